@@ -1,0 +1,5 @@
+"""`python -m cytolake` is the command `cytolake`."""
+
+from .cli import main
+
+main()

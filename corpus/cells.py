@@ -1,0 +1,77 @@
+"""CellBatch: some cells' raw counts, sparse and frozen. Knows no file, no snapshot and no model.
+
+Array suffixes: c cell, g gene, n stored non-zero.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy import sparse
+
+from ..platform.errors import CorpusError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellBatch:
+    """Some cells that share one gene list, in the order they were asked for.
+
+    Attributes:
+        gene_ids: the gene list: Ensembl ids without version, or `unmapped:<name>`.
+            Shape (n_genes,), dtype object (str).
+        indptr: where each cell's non-zeros begin and end. Shape (n_cells + 1,), int64.
+        indices: positions in `gene_ids`, ascending and unique within a cell.
+            Shape (n_nonzero,), int32.
+        counts: raw UMI or read counts, all > 0. Shape (n_nonzero,), uint32.
+        n_counts: each cell's total over the source's raw matrix BEFORE gene mapping: the
+            denominator of every normalisation. Shape (n_cells,), int64.
+        content_keys: the first 64 bits of each cell's content hash: the key of masks and
+            splits, the same in a corpus built anew. Shape (n_cells,), uint64.
+        obs: the cells' metadata, one row a cell, columns of `corpus.schema`.
+    """
+
+    gene_ids: NDArray[np.object_]
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    counts: NDArray[np.uint32]
+    n_counts: NDArray[np.int64]
+    content_keys: NDArray[np.uint64]
+    obs: pa.Table
+
+    def __post_init__(self) -> None:
+        """Check the lengths that every reader relies on."""
+        n_cells = len(self.indptr) - 1
+        lengths = {
+            "n_counts": len(self.n_counts),
+            "content_keys": len(self.content_keys),
+            "obs": self.obs.num_rows,
+        }
+        for name, length in lengths.items():
+            if length != n_cells:
+                raise CorpusError(f"{name} has {length} rows, expected {n_cells} (one per cell)")
+        if len(self.indices) != len(self.counts) or len(self.counts) != self.indptr[-1]:
+            raise CorpusError(
+                f"indices has {len(self.indices)} and counts {len(self.counts)} values, "
+                f"expected {self.indptr[-1]} (the last of indptr)"
+            )
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells (rows)."""
+        return len(self.indptr) - 1
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes (columns)."""
+        return len(self.gene_ids)
+
+    def to_csr(self) -> sparse.csr_matrix:
+        """The counts as float32 CSR, cells x genes: up-cast, for small integers overflow silently.
+
+        float32 holds every integer up to 2**24; larger counts make the matrix float64.
+        """
+        wide = self.counts.size and int(self.counts.max()) > 2**24
+        values = self.counts.astype(np.float64 if wide else np.float32)
+        shape = (self.n_cells, self.n_genes)
+        return sparse.csr_matrix((values, self.indices, self.indptr), shape=shape)
