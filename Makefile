@@ -19,7 +19,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -m "not prove"
 
 prove: $(STAMP)
-	$(BIN)/python -m tests.prove $(PART)
+	$(BIN)/python -m pytest -m prove $(if $(filter all,$(PART)),tests/prove,tests/prove/$(PART))
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.encode

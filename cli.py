@@ -123,35 +123,38 @@ def ingest(
     """Bring cells into a corpus. A second time adds nothing; one bad source stops no other."""
     from .ingest.job import ingest as run
     from .ingest.sources_toml import plan_of
+    from .ingest.summary import show_ingest
 
     settings = load_settings()
-    plan = plan_of(
-        sources,
-        reader=reader,
-        layer=layer,
-        columns=_pairs(column, "--column"),
-        constants=_pairs(constant, "--constant"),
-        recover=recover,
-        panel=panel,
-    )
+    laid_over = {
+        "reader": reader,
+        "layer": layer,
+        "columns": _pairs(column, "--column"),
+        "constants": _pairs(constant, "--constant"),
+        "recover": recover,
+        "panel": panel,
+    }
+    plan = plan_of(sources, {name: value for name, value in laid_over.items() if value})
     report = run(_corpus_uri(corpus, settings), plan, _with_address(settings, address))
-    results().print(report.to_text(), markup=False)
-    if report.n_failed:
-        raise typer.Exit(1)
+    show_ingest(report, results())
+    if report.exit_status:
+        raise typer.Exit(report.exit_status)
 
 
 @corpus_app.command("show", epilog="Example: cytolake corpus show --corpus lake")
 def corpus_show(corpus: CorpusOption = None, snapshot: SnapshotOption = None) -> None:
     """Cells by source, tissue, assay and cell type; bytes by part; what quality control did."""
-    shown = _open(corpus, snapshot).show()
-    for title, rows in shown.items():
-        results().print(table(rows, title=title))
+    from .corpus.summary import show_corpus
+
+    show_corpus(_open(corpus, snapshot).show(), results())
 
 
 @corpus_app.command("log", epilog="Example: cytolake corpus log --corpus lake")
 def corpus_log(corpus: CorpusOption = None) -> None:
     """The commits, newest first: when, which source, how many cells."""
-    results().print(table(_open(corpus).log()))
+    from .corpus.summary import show_log
+
+    show_log(_open(corpus).log(), results())
 
 
 @corpus_app.command("verify", epilog="Example: cytolake corpus verify --corpus lake")
@@ -169,9 +172,9 @@ def corpus_verify(corpus: CorpusOption = None, snapshot: SnapshotOption = None) 
 @app.command(epilog="Example: cytolake why AAACATACAACCAC-1 --corpus lake")
 def why(barcode: str, corpus: CorpusOption = None) -> None:
     """Tell why a cell was kept or dropped: each quality value beside its threshold."""
-    for answer in _open(corpus).why(barcode):
-        rows = [{"what": key, "value": value} for key, value in answer.items()]
-        results().print(table(rows))
+    from .corpus.summary import show_why
+
+    show_why(_open(corpus).why(barcode), results())
 
 
 @app.command(
@@ -210,7 +213,7 @@ def pretrain(
         settings,
         snapshot=snapshot,
     )
-    results().print(result.to_text(), markup=False)
+    results().print(result.message, markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: cytolake evaluate finetune --corpus lake --set model=my-run")
@@ -232,7 +235,8 @@ def evaluate(
         settings,
         snapshot=snapshot,
     )
-    results().print(result.to_text(), markup=False)
+    for shown in result.shown():
+        results().print(shown)
 
 
 @app.command(epilog="Example: cytolake embed mine.h5ad --model my-run -o mine-embedded.h5ad")
@@ -269,8 +273,12 @@ def submit(
     server = address or settings.address
     if not server:
         raise SettingsError("submit needs a cluster: give --address http://HOST:8265")
-    follow = (lambda text: results().print(text, end="", markup=False)) if wait else None
-    job, status = run(verb, settings, address=server, follow=follow)
+
+    def follow(text: str) -> None:
+        results().print(text, end="", markup=False, soft_wrap=True)
+
+    n_verb_words = 2 if verb[0] in {"corpus", "resources", "recipes"} else 1
+    job, status = run(verb, settings, address=server, n_verb_words=n_verb_words, follow=follow)
     remarks().print(f"{job}: {status}")
     if status in ("FAILED", "STOPPED"):
         raise typer.Exit(1)
@@ -380,7 +388,7 @@ def _write_answer(answer: "pa.Table", format_name: str, output: Path | None) -> 
     if format_name == "table" and output is None:
         results().print(table(answer.to_pylist(), answer.column_names))
         return
-    from .corpus.sql import serialise
+    from .corpus.answers import serialise
 
     data = serialise(answer, "csv" if format_name == "table" else format_name)
     if output is not None:

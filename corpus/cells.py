@@ -5,6 +5,7 @@ Array suffixes: c cell, g gene, n stored non-zero.
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -75,3 +76,42 @@ class CellBatch:
         values = self.counts.astype(np.float64 if wide else np.float32)
         shape = (self.n_cells, self.n_genes)
         return sparse.csr_matrix((values, self.indices, self.indptr), shape=shape)
+
+    def take(self, rows: NDArray[np.int64]) -> "CellBatch":
+        """Some of the cells, in the order asked for.
+
+        Args:
+            rows: row numbers; any order, repeats allowed. Shape (n_rows,).
+        """
+        indptr, indices, counts = _gather_rows(self.indptr, self.indices, self.counts, rows)
+        return CellBatch(
+            gene_ids=self.gene_ids,
+            indptr=indptr,
+            indices=indices,
+            counts=counts,
+            n_counts=self.n_counts[rows],
+            content_keys=self.content_keys[rows],
+            obs=self.obs.take(pa.array(rows)),
+        )
+
+
+@numba.njit(cache=True, nogil=True)
+def _gather_rows(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    counts: NDArray[np.uint32],
+    rows: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint32]]:  # pragma: no cover - compiled
+    """Some rows of a CSR matrix in memory, in the order asked for."""
+    out_indptr = np.zeros(len(rows) + 1, dtype=np.int64)
+    for i in range(len(rows)):
+        out_indptr[i + 1] = out_indptr[i] + indptr[rows[i] + 1] - indptr[rows[i]]
+    out_indices = np.empty(out_indptr[-1], dtype=np.int32)
+    out_counts = np.empty(out_indptr[-1], dtype=np.uint32)
+    for i in range(len(rows)):
+        target = out_indptr[i]
+        for place in range(indptr[rows[i]], indptr[rows[i] + 1]):
+            out_indices[target] = indices[place]
+            out_counts[target] = counts[place]
+            target += 1
+    return out_indptr, out_indices, out_counts

@@ -60,6 +60,16 @@ def parse_values(
         raise RecipeError("\n".join(f"{origin}: {line}" for line in lines)) from error
 
 
+def flat(values: Any, prefix: str = "") -> dict[str, object]:
+    """Nested tables as dotted names, for a tracker: `{"a": {"b": 1}}` becomes `{"a.b": 1}`."""
+    if not isinstance(values, dict):
+        return {prefix: values}
+    found: dict[str, object] = {}
+    for key, value in values.items():
+        found.update(flat(value, f"{prefix}.{key}" if prefix else str(key)))
+    return found
+
+
 def _lay_over(values: dict[str, Any], override: str, origin: str) -> None:
     key, equals, word = override.partition("=")
     if not equals or not key.strip():

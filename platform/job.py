@@ -1,14 +1,17 @@
-"""A command of ours on a Ray cluster: `ray job submit` with our own code as a wheel.
+"""A command of ours on a Ray cluster: `ray job submit` with our own code, out of its wheel.
 
-Knows no verb: it carries words, the files they name, and the settings of their sender.
+Knows no verb: it carries words, the files they name, and the settings of their sender. The wheel
+is unpacked into the job's working folder: Ray would install it with all its dependencies anew.
 """
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlparse
@@ -18,6 +21,7 @@ from .session import QUIET
 from .settings import Settings
 
 _ROOT = Path(__file__).resolve().parents[1]
+_NOT_CODE = (".*", "build", "*.egg-info", "__pycache__", "tests", "docs", "cytolake-demo")
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -26,6 +30,7 @@ def submit(
     settings: Settings,
     *,
     address: str,
+    n_verb_words: int = 1,
     follow: Callable[[str], None] | None = None,
 ) -> tuple[str, str]:
     """Run `cytolake <words>` as a job of a cluster.
@@ -37,6 +42,7 @@ def submit(
         words: the verb and its arguments.
         settings: where corpus, home and tracking are: the cluster's nodes must reach them.
         address: the job server, for example `http://127.0.0.1:8265`.
+        n_verb_words: how many of the first words are the verb: these name no file.
         follow: called with each new piece of the job's log until it ends; where None, the job is
             left running.
 
@@ -50,13 +56,15 @@ def submit(
     from ray.job_submission import JobSubmissionClient
 
     with tempfile.TemporaryDirectory() as folder:
-        carried, rewritten = _carry_files(words, Path(folder) / "files")
+        carried = Path(folder) / "carried"
+        carried.mkdir()
+        _unpack_own_wheel(Path(folder), carried)
+        verb, arguments = list(words[:n_verb_words]), words[n_verb_words:]
+        rewritten = verb + _carry_files(arguments, carried)
         environment: dict[str, object] = {
             "working_dir": str(carried),
             "env_vars": _environment(settings),
         }
-        if (wheel := _own_wheel(Path(folder))) is not None:
-            environment["py_modules"] = [str(wheel)]
         command = shlex.join(["python", "-m", "cytolake", *rewritten])
         try:
             client = JobSubmissionClient(address)
@@ -109,9 +117,8 @@ def _is_shared(path: str) -> bool:
     return any(Path(path).resolve().is_relative_to(place) for place in places)
 
 
-def _carry_files(words: Sequence[str], folder: Path) -> tuple[Path, list[str]]:
-    """Copy the small text files that words name, and let the words name the copies."""
-    folder.mkdir()
+def _carry_files(words: Sequence[str], folder: Path) -> list[str]:
+    """Copy the TOML files that words name; other places they name become absolute paths."""
     rewritten: list[str] = []
     for number, word in enumerate(words):
         path = Path(word)
@@ -121,7 +128,7 @@ def _carry_files(words: Sequence[str], folder: Path) -> tuple[Path, list[str]]:
             rewritten.append(copy.name)
         else:
             rewritten.append(str(path.resolve()) if path.exists() else word)
-    return folder, rewritten
+    return rewritten
 
 
 def _environment(settings: Settings) -> dict[str, str]:
@@ -135,15 +142,18 @@ def _environment(settings: Settings) -> dict[str, str]:
     return {**QUIET, **{name: value for name, value in known.items() if value}}
 
 
-def _own_wheel(folder: Path) -> Path | None:
-    """A wheel of this checkout; None where cytolake was installed, as it then is on the nodes."""
+def _unpack_own_wheel(folder: Path, carried: Path) -> None:
+    """Put this checkout's code where the job starts; an installed cytolake is on the nodes too."""
     if not (_ROOT / "pyproject.toml").is_file():
-        return None
+        return
+    source = folder / "source"  # a build leaves its traces where it runs
+    shutil.copytree(_ROOT, source, ignore=shutil.ignore_patterns(*_NOT_CODE))
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
-    command += ["--wheel-dir", str(folder), str(_ROOT)]
+    command += ["--wheel-dir", str(folder), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("cytolake-*.whl"))
     if done.returncode or not wheels:
         reason = done.stderr.strip()[-400:]
         raise SettingsError(f"the wheel of {_ROOT} could not be built: {reason}")
-    return wheels[0]
+    with zipfile.ZipFile(wheels[0]) as archive:
+        archive.extractall(carried)

@@ -55,7 +55,7 @@ class Bar:
         words = f"{self.rate:,.{decimals}f} {self._unit}/s"
         if self._live is not None and self._task is not None:
             self._live.update(self._task, completed=self._done, rate=words, note=self._note)
-        elif time.monotonic() - self._spoke >= LINE_INTERVAL_S:
+        elif self._done and time.monotonic() - self._spoke >= LINE_INTERVAL_S:
             self._spoke = time.monotonic()
             sys.stderr.write(self._line(words) + "\n")
             sys.stderr.flush()

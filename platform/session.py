@@ -63,6 +63,7 @@ def ray_session(address: str | None = None, *, n_cpus: int | None = None) -> Gen
         ray.init(address=address, runtime_env=workers, logging_level=logging.WARNING)
     else:
         ray.init(
+            address="local",  # not whatever cluster somebody has started here
             num_cpus=n_cpus or max(os.cpu_count() or 2, 2),
             include_dashboard=False,
             logging_level=logging.ERROR,

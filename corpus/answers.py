@@ -1,0 +1,43 @@
+"""A query's answer as bytes: CSV, JSON or Parquet. Knows no corpus and no query."""
+
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from ..platform.errors import QueryError
+
+
+def serialise(answer: pa.Table, form: str) -> bytes:
+    """Write an answer in a form that other programs read.
+
+    Args:
+        answer: the rows.
+        form: `csv` (a header, NULL as nothing), `json` (an array of objects) or `parquet`.
+
+    Raises:
+        QueryError: no such form, or one that cannot hold the answer's types.
+    """
+    target = io.BytesIO()
+    try:
+        if form == "csv":
+            pacsv.write_csv(answer, target)
+        elif form == "parquet":
+            pq.write_table(answer, target, write_page_checksum=True)
+        elif form == "json":
+            rows = json.dumps(answer.to_pylist(), default=_as_json, indent=1)
+            target.write(rows.encode() + b"\n")
+        else:
+            raise QueryError(f"format {form!r}: expected csv, json or parquet")
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise QueryError(
+            f"the answer cannot be written as {form}: {error}; cast the column in the query, or "
+            "use parquet"
+        ) from error
+    return target.getvalue()
+
+
+def _as_json(value: object) -> object:
+    return value.hex() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,350 @@
+"""Corpus: the one door to cells, their counts, SQL and streams. Knows no torch and no model."""
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..platform.errors import (
+    CorpusError,
+    NoCellsError,
+    QueryError,
+    RecipeError,
+    did_you_mean,
+)
+from ..platform.storage import local_path
+from . import commits
+from .cells import CellBatch
+from .content import content_keys, from_binary
+from .receipts import Receipt
+from .records import SegmentRecord
+from .sandbox import check_condition, check_query
+from .segments import Segment
+from .snapshots import CommittedSource, Snapshot, create_tables
+from .splits import PART, Split, assign
+from .sql import SqlEngine
+from .stream import Selection, selection_digest
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+class Corpus:
+    """One snapshot of a corpus. What is committed later is seen by opening it again.
+
+    A corpus is not sent to other processes: send `uri` and `snapshot`, and open it there.
+    """
+
+    def __init__(self, uri: str, state: Snapshot) -> None:
+        """Use `open`, `create` or `open_or_create`."""
+        self.uri = uri
+        self.state = state
+        self._engine = SqlEngine(state)
+        self._segments: dict[str, Segment] = {}
+        self._columns: dict[tuple[str, str], pa.ChunkedArray] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, uri: str | Path, snapshot: int | None = None) -> "Corpus":
+        """Open the newest snapshot, or the one of a number. Writes nothing.
+
+        Raises:
+            NotACorpusError: the URI holds no corpus.
+            NewerFormatError: a newer cytolake wrote it.
+            CorpusError: there is no such snapshot.
+        """
+        return cls(str(uri), Snapshot.load(local_path(uri).absolute(), snapshot))
+
+    @classmethod
+    def create(cls, uri: str | Path) -> "Corpus":
+        """Make an empty corpus in a folder that is empty or not there.
+
+        Raises:
+            CorpusError: the folder holds something.
+        """
+        create_tables(local_path(uri).absolute())
+        return cls.open(uri)
+
+    @classmethod
+    def open_or_create(cls, uri: str | Path) -> "Corpus":
+        """Open the corpus, or make an empty one where there is none."""
+        if (local_path(uri) / "cells" / "_delta_log").is_dir():
+            return cls.open(uri)
+        try:
+            return cls.create(uri)
+        except CorpusError:
+            if (local_path(uri) / "cells" / "_delta_log").is_dir():  # another writer was first
+                return cls.open(uri)
+            raise
+
+    @property
+    def folder(self) -> Path:
+        """Where the corpus lies."""
+        return self.state.folder
+
+    @property
+    def uuid(self) -> str:
+        """The corpus's own id, the same for all its snapshots."""
+        return self.state.uuid
+
+    @property
+    def snapshot(self) -> int:
+        """The number of the open snapshot."""
+        return self.state.version
+
+    @property
+    def segments_folder(self) -> Path:
+        """Where segments are prepared, each in a folder of its own name."""
+        return self.folder / "segments"
+
+    @property
+    def staging(self) -> Path:
+        """A folder for whatever ingest keeps between tries; never read by the corpus."""
+        return self.folder / "staging"
+
+    # ------------------------------------------------------------------ writing (driver only)
+
+    def commit_source(self, receipt: Receipt, segments: Sequence[SegmentRecord]) -> commits.Commit:
+        """Make a source visible; see `commits.commit_source`. This handle stays where it is."""
+        return commits.commit_source(self.folder, receipt, segments)
+
+    def refuse_source(self, receipt: Receipt, reason: str) -> None:
+        """Put on record that a source was refused."""
+        commits.refuse_source(self.folder, receipt, reason)
+
+    def find_source(self, source_id: str) -> CommittedSource | None:
+        """The accepted source of a name in the NEWEST snapshot."""
+        return commits.find_source(self.folder, source_id)
+
+    # ------------------------------------------------------------------ questions
+
+    def sql(self, query: str) -> pa.Table:
+        """Answer one SELECT over the views of this snapshot (`corpus.sql` lists them).
+
+        Raises:
+            QueryError: it is refused, or does not run.
+        """
+        return self._engine.query(query)
+
+    def log(self) -> list[dict[str, Any]]:
+        """One entry a snapshot up to this one, newest first."""
+        return self.state.log()
+
+    def show(self) -> dict[str, Any]:
+        """What is in the corpus: cells by source, tissue, assay, type; bytes; the funnel."""
+        from .overview import show
+
+        return show(self)
+
+    def why(self, barcode: str) -> list[dict[str, Any]]:
+        """What became of a cell in each source that has the barcode, and why."""
+        from .overview import why
+
+        return why(self, barcode)
+
+    def verify(self, deep: bool = False) -> list[str]:
+        """What is wrong with the corpus; an empty list where nothing is."""
+        from .overview import verify
+
+        return verify(self, deep=deep)
+
+    def to_anndata(self, where: str | None = None, genes: Sequence[str] | None = None) -> "AnnData":
+        """The cells that a condition chooses as an AnnData object; see `corpus.export`."""
+        from .export import to_anndata
+
+        return to_anndata(self, where=where, genes=genes)
+
+    # ------------------------------------------------------------------ cells
+
+    def select(
+        self,
+        where: str | None = None,
+        *,
+        split: Split | None = None,
+        part: str | None = None,
+        primary_only: bool = True,
+    ) -> Selection:
+        """Choose cells by a bare condition over the view `cells`.
+
+        A split is made over ALL primary cells of the snapshot, whatever `where` says, so that a
+        cell lies in the same part for every query; an equal content follows its primary cell.
+
+        Args:
+            where: for example `"tissue = 'blood' AND n_counts > 500"`; None for all cells.
+            split: how the snapshot is cut into parts.
+            part: the part wanted.
+            primary_only: take each content once.
+
+        Raises:
+            QueryError: the condition is refused or does not run.
+            RecipeError: the split has no such part, or its parts overlap.
+            NoCellsError: nothing is chosen.
+        """
+        if (split is None) != (part is None):
+            raise RecipeError("a split needs the name of a part, and a part a split")
+        condition = "true" if where is None else check_condition(where)
+        table = self._engine.inner(
+            "WITH chosen AS (SELECT cell_id, segment, row, content_hash, n_counts, is_primary "
+            f"FROM cells WHERE {condition}) SELECT chosen.*, coalesce(d.primary_id, "
+            "chosen.cell_id) AS primary_id FROM chosen LEFT JOIN lake.duplicates d "
+            f"ON d.cell_id = chosen.cell_id WHERE is_primary OR {not primary_only}",
+            _views_of(where),
+        )
+        if split is not None and part is not None:
+            table = table.filter(pa.array(self._is_in(split, part, table)))
+        if not table.num_rows:
+            raise NoCellsError(self._nothing_chosen(where, part))
+        return self._selection(table, where, part, primary_only)
+
+    def read(
+        self,
+        selection: Selection,
+        positions: NDArray[np.int64] | None = None,
+        *,
+        columns: Sequence[str] = (),
+    ) -> list[CellBatch]:
+        """Read cells of a selection: one batch a segment, segments ascending.
+
+        Inside a batch the cells keep the order of `positions`; what is read is a function of
+        `positions` alone.
+
+        Args:
+            selection: of this snapshot.
+            positions: positions in the selection; None for all of them.
+            columns: columns of `cells` to put into `obs`, beside `cell_id`.
+        """
+        if selection.snapshot != self.snapshot:
+            raise CorpusError(
+                f"the selection is of snapshot {selection.snapshot}, this is {self.snapshot}"
+            )
+        if positions is None:
+            positions = np.arange(selection.n_cells)
+        segment_of = selection.segment[positions]
+        batches: list[CellBatch] = []
+        for number in np.unique(segment_of):
+            chosen = positions[segment_of == number]
+            segment = self.segment(selection.segment_ids[number])
+            indptr, indices, counts = segment.read(selection.row[chosen].astype(np.int64))
+            obs: dict[str, Any] = {"cell_id": selection.cell_id[chosen]}
+            for name in columns:
+                if name != "cell_id":
+                    obs[name] = self.column(selection, name).take(pa.array(chosen))
+            batches.append(
+                CellBatch(
+                    gene_ids=segment.gene_ids,
+                    indptr=indptr,
+                    indices=indices,
+                    counts=counts,
+                    n_counts=selection.n_counts[chosen],
+                    content_keys=selection.content_key[chosen],
+                    obs=pa.table(obs),
+                )
+            )
+        return batches
+
+    def column(self, selection: Selection, name: str) -> pa.ChunkedArray:
+        """A column of `cells` (or a lifted one) for a whole selection, in its order.
+
+        Raises:
+            QueryError: there is no such column.
+        """
+        key = (f"{selection.digest}/{selection.where}/{selection.primary_only}", name)
+        with self._lock:
+            if key in self._columns:
+                return self._columns[key]
+        known = self._engine.columns("cells")
+        if name not in known:
+            raise QueryError(f"cells has no column {name!r}{did_you_mean(name, known)}")
+        table = self._engine.inner(f'SELECT cell_id, "{name}" AS wanted FROM cells', {"cells"})
+        ids = table.column("cell_id").to_numpy()
+        order = np.argsort(ids)
+        places = order[np.searchsorted(ids, selection.cell_id, sorter=order)]
+        found = table.column("wanted").take(pa.array(places))
+        with self._lock:
+            self._columns[key] = found
+        return found
+
+    def segment(self, segment_id: str) -> Segment:
+        """An open segment, kept open by this handle.
+
+        Raises:
+            DamageError: one of its files is missing or has another size.
+        """
+        with self._lock:
+            if segment_id not in self._segments:
+                self._segments[segment_id] = Segment.open(self.segments_folder / segment_id)
+            return self._segments[segment_id]
+
+    @cached_property
+    def _segment_order(self) -> tuple[str, ...]:
+        """Segments in the canonical order: by source sha256, then first row of the unit."""
+        keyed = [
+            (source.receipt.sha256, source.receipt.source_id, entry.first_row, entry.segment_id)
+            for source in self.state.accepted
+            for entry in source.segments
+        ]
+        return tuple(key[-1] for key in sorted(keyed))
+
+    def _selection(
+        self, table: pa.Table, where: str | None, part: str | None, primary_only: bool
+    ) -> Selection:
+        number_of = {name: number for number, name in enumerate(self._segment_order)}
+        held = table.column("segment").combine_chunks().dictionary_encode()
+        numbers = np.array([number_of[name] for name in held.dictionary.to_pylist()])
+        segment = numbers[held.indices.to_numpy()]
+        row = table.column("row").to_numpy()
+        order = np.lexsort((row, segment))
+        hashes = from_binary(table.column("content_hash"))[order]
+        return Selection(
+            segment_ids=self._segment_order,
+            segment=segment[order].astype(np.int32),
+            row=row[order].astype(np.int32),
+            cell_id=table.column("cell_id").to_numpy()[order],
+            content_key=content_keys(hashes),
+            n_counts=table.column("n_counts").to_numpy()[order],
+            digest=selection_digest(hashes),
+            snapshot=self.snapshot,
+            where=where,
+            part=part,
+            primary_only=primary_only,
+        )
+
+    def _is_in(self, split: Split, part: str, table: pa.Table) -> NDArray[np.bool_]:
+        """Which of the cells lie in a part: through their primary cells."""
+        if part not in split.names:
+            raise RecipeError(
+                f"the split has no part {part!r}{did_you_mean(part, split.names)} "
+                f"(parts are {', '.join(split.names)})"
+            )
+        known = self._engine.columns("cells")
+        for name in split.columns:
+            if name not in known:
+                raise RecipeError(f"split: cells has no column {name!r}{did_you_mean(name, known)}")
+        chosen = ["cell_id", "content_hash", *(f'"{name}"' for name in split.columns)]
+        for name, condition in split.parts.items():
+            chosen.append(f'{check_condition(condition)} AS "{PART}{name}"')
+        views = {view for condition in split.parts.values() for view in _views_of(condition)}
+        everything = self._engine.inner(
+            f"SELECT {', '.join(chosen)} FROM cells WHERE is_primary", views | {"cells"}
+        )
+        ids = everything.column("cell_id").to_numpy()[assign(split, everything) == part]
+        return np.isin(table.column("primary_id").to_numpy(), ids)
+
+    def _nothing_chosen(self, where: str | None, part: str | None) -> str:
+        total = self._engine.inner("SELECT count(*) AS n FROM cells", {"cells"})
+        query = f"WHERE {where}" if where else "at all"
+        in_part = f" in part {part!r}" if part else ""
+        return (
+            f"{self.uri}, snapshot {self.snapshot}: no cell {query}{in_part}; "
+            f"the snapshot has {total.column('n')[0].as_py()} cells"
+        )
+
+
+def _views_of(where: str | None) -> set[str]:
+    """The views that a condition needs."""
+    return {"cells"} if where is None else check_query(f"SELECT 1 FROM cells WHERE (\n{where}\n)")

@@ -1,0 +1,139 @@
+"""Sources on their way into a corpus: found, fingerprinted, let in or turned away.
+
+Knows the snapshot that stands; knows no cell and no Ray.
+"""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..corpus.snapshots import Snapshot
+from ..platform.errors import CytolakeError
+from ..platform.settings import Settings
+from ..platform.storage import sha256_file
+from .quality import Thresholds
+from .report import IngestedSource, Status
+from .sources_toml import (
+    SourceEntry,
+    SourcesFile,
+    default_name,
+    recipe_hash,
+    resolve,
+    resolve_metadata,
+)
+from .survey import Survey
+from .units import PreparedUnit
+
+
+@dataclass(kw_only=True, slots=True)
+class Candidate:
+    """A source on its way through the stages: the one thing of an ingest that changes.
+
+    Attributes:
+        entry: its settings.
+        source_id: its name in the corpus.
+        path: the file or folder, once found.
+        metadata: the table of cells beside it.
+        sha256: of its bytes.
+        n_bytes: its size.
+        recipe_hash: of all that decides which cells it gives.
+        survey: what pass 1 and 2 need to know.
+        offences: layer -> the value that is no count, found when all values were tested.
+        measures: first row of a unit -> its measures (pass 1).
+        thresholds: frozen between the passes.
+        units: first row of a unit -> what became of it (pass 2).
+        outcome: set once the source is done with.
+    """
+
+    entry: SourceEntry
+    source_id: str = ""
+    path: Path | None = None
+    metadata: Path | None = None
+    sha256: str = ""
+    n_bytes: int = 0
+    recipe_hash: str = ""
+    survey: Survey | None = None
+    offences: dict[str, str] = field(default_factory=dict[str, str])
+    measures: dict[int, Path] = field(default_factory=dict[int, Path])
+    thresholds: Thresholds | None = None
+    units: dict[int, PreparedUnit] = field(default_factory=dict[int, PreparedUnit])
+    outcome: IngestedSource | None = None
+
+    def end(self, status: Status, **values: Any) -> None:
+        """Be done with the source."""
+        self.outcome = IngestedSource(
+            source_id=self.source_id, place=self.entry.place, status=status, **values
+        )
+
+    def refuse(self, error: str) -> None:
+        """Be done with the source: the first error stands."""
+        if self.outcome is None:
+            self.end("refused", error=error)
+
+    @contextmanager
+    def refusing(self) -> Generator[None]:
+        """Refuse the source for any error of ours that the body raises."""
+        try:
+            yield
+        except CytolakeError as error:
+            self.refuse(str(error))
+
+
+def find_files(
+    candidates: Sequence[Candidate], plan: SourcesFile, settings: Settings, *, gene_reference: str
+) -> None:
+    """Find each source's files, name it and hash its settings.
+
+    Args:
+        candidates: the sources.
+        plan: what they come from.
+        settings: where resources are.
+        gene_reference: digest of the gene reference.
+    """
+    for candidate in candidates:
+        entry = candidate.entry
+        place = Path(entry.path or entry.resource or "")
+        candidate.source_id = entry.name or default_name(place)
+        with candidate.refusing():
+            candidate.path = resolve(entry, plan, settings)
+            candidate.metadata = resolve_metadata(entry, plan, settings)
+            beside = sha256_file(candidate.metadata) if candidate.metadata else None
+            candidate.recipe_hash = recipe_hash(
+                entry, gene_reference=gene_reference, metadata_sha256=beside
+            )
+
+
+def admit(candidates: Sequence[Candidate], snapshot: Snapshot) -> None:
+    """Turn away what is given twice or in the corpus already; give every source a free name."""
+    by_sha256 = {source.receipt.sha256: source for source in snapshot.accepted}
+    taken = {source.receipt.source_id for source in snapshot.accepted}
+    given: dict[str, Candidate] = {}
+    for candidate in candidates:
+        if candidate.outcome is not None:
+            continue
+        before = by_sha256.get(candidate.sha256)
+        first = given.setdefault(candidate.sha256, candidate)
+        if first is not candidate:
+            candidate.refuse(
+                f"{candidate.path}: given twice: it has the same bytes as {first.entry.place}"
+            )
+        elif before is not None and before.receipt.recipe_hash == candidate.recipe_hash:
+            candidate.source_id = before.receipt.source_id
+            candidate.end("present", receipt=before.receipt, snapshot=before.snapshot)
+        elif before is not None:
+            candidate.refuse(
+                f"{candidate.path}: is in the corpus as {before.receipt.source_id!r}, read with "
+                "other settings or another gene reference; a second time its cells would be there "
+                "twice: ingest it into a new corpus"
+            )
+        elif candidate.source_id in taken and candidate.entry.name is not None:
+            candidate.refuse(
+                f"{candidate.path}: another source is called {candidate.source_id!r}: give this "
+                "one another name"
+            )
+        else:
+            if candidate.source_id in taken:
+                candidate.source_id += f"-{candidate.sha256[:8]}"
+            taken.add(candidate.source_id)

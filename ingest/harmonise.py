@@ -1,0 +1,196 @@
+"""A source's gene names to Ensembl ids, duplicates summed. Knows no file and no cell metadata.
+
+Array suffixes: c cell, g gene of the segment, n name in the source.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy import sparse
+
+from ..corpus.genes import GeneReference, ensembl_id
+from ..platform.errors import NoGenesError, SourceError, did_you_mean
+from .sources.protocol import INDEX, Names
+
+FEWEST_RECOGNISED = 0.05
+"""A source of whose names under 5 % are recognised is of another species or of other features:
+some names of any list collide with a human alias."""
+
+LEAST_ENSEMBL = 0.5
+"""From this share on, a column is taken for a column of Ensembl ids."""
+
+FEWEST_MITOCHONDRIAL = 5
+"""With fewer mitochondrial genes measured their fraction says nothing about a cell."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Harmonised:
+    """A source's genes as genes of the corpus.
+
+    Attributes:
+        column: the column of the source's gene table that named them.
+        gene_ids: Ensembl ids (or `unmapped:<name>`), ascending, unique. Shape (n_genes,).
+        gene_of: each name's place in `gene_ids`. Shape (n_names,), int32.
+        var: the segment's gene table, columns of `corpus.schema.VAR_COLUMNS`, n_genes rows.
+        kinds: how many names were understood in each way.
+        coding_or_mirna_g: which genes Geneformer's rules count. Shape (n_genes,).
+        mitochondrial_g: which genes are mitochondrial. Shape (n_genes,).
+        coding_share: share of the reference's coding genes that are measured.
+    """
+
+    column: str
+    gene_ids: NDArray[np.object_]
+    gene_of: NDArray[np.int32]
+    var: pa.Table
+    kinds: dict[str, int]
+    coding_or_mirna_g: NDArray[np.bool_]
+    mitochondrial_g: NDArray[np.bool_]
+    coding_share: float
+
+    @property
+    def n_names(self) -> int:
+        """Number of names in the source."""
+        return len(self.gene_of)
+
+    @property
+    def n_summed(self) -> int:
+        """Names that met another name's gene: their counts are summed."""
+        return self.n_names - len(self.gene_ids)
+
+    @property
+    def n_mapped(self) -> int:
+        """Names that have an Ensembl id."""
+        return self.n_names - self.kinds.get("unmapped", 0) - self.kinds.get("ambiguous", 0)
+
+    @property
+    def panel(self) -> bool:
+        """Whether under half of the coding genes are measured."""
+        return self.coding_share < 0.5
+
+    @property
+    def measures_mitochondria(self) -> bool:
+        """Whether enough mitochondrial genes are measured for their fraction to mean something."""
+        return int(self.mitochondrial_g.sum()) >= FEWEST_MITOCHONDRIAL
+
+    def sum_genes(self, matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+        """Counts by name to counts by gene.
+
+        Args:
+            matrix: integer counts, cells x names.
+
+        Returns:
+            Counts, cells x genes, int64, indices ascending and unique in a row.
+        """
+        # Copies: summing duplicates rewrites all three arrays in place.
+        summed = sparse.csr_matrix(
+            (matrix.data.astype(np.int64), self.gene_of[matrix.indices], matrix.indptr.copy()),
+            shape=(len(matrix.indptr) - 1, len(self.gene_ids)),
+        )
+        summed.sum_duplicates()
+        return summed
+
+
+def choose_names(
+    columns: dict[str, Names], reference: GeneReference, *, named: str | None, where: str
+) -> tuple[str, Names]:
+    """The column that names the genes best: Ensembl ids before symbols, the index before others.
+
+    Args:
+        columns: columns of the source's gene table; the index first.
+        reference: the genes.
+        named: the column that the user names.
+        where: the file, for errors.
+
+    Raises:
+        SourceError: there is no such column.
+    """
+    if named is not None:
+        if named not in columns:
+            raise SourceError(
+                f"{where}: the gene table has no column {named!r}; it has {', '.join(columns)}"
+                f"{did_you_mean(named, columns)}"
+            )
+        return named, columns[named]
+    for name, names in columns.items():
+        n_ids = sum(ensembl_id(str(text)) is not None for text in names)
+        if len(names) and n_ids / len(names) >= LEAST_ENSEMBL:
+            return name, names
+    recognised = {name: n_recognised(names, reference) for name, names in columns.items()}
+    best = max(recognised, key=lambda name: recognised[name], default=INDEX)
+    return best, columns[best]
+
+
+def n_recognised(names: Names, reference: GeneReference) -> int:
+    """How many names have a gene of the reference."""
+    kinds = reference.map_names(names).kinds
+    return int(np.isin(kinds.astype(str), ("ensembl", "symbol", "alias")).sum())
+
+
+def harmonise(
+    columns: dict[str, Names], reference: GeneReference, *, where: str, named: str | None = None
+) -> Harmonised:
+    """Map a source's genes.
+
+    Args:
+        columns: columns of the source's gene table; the index first.
+        reference: the genes.
+        where: the file, for errors.
+        named: the column with the names, where the user says so.
+
+    Raises:
+        NoGenesError: no name, or under 5 % of them, is recognised.
+        SourceError: there is no such column.
+    """
+    column, names = choose_names(columns, reference, named=named, where=where)
+    names = np.array([str(name).strip() for name in names], dtype=object)
+    mapping = reference.map_names(names)
+    found = int(np.isin(mapping.kinds.astype(str), ("ensembl", "symbol", "alias")).sum())
+    if found == 0 or found < FEWEST_RECOGNISED * len(names):
+        first = ", ".join(repr(str(name)) for name in names[:5]) or "none at all"
+        how_many = "no gene" if found == 0 else f"only {found} of {len(names)} genes"
+        raise NoGenesError(
+            f"{where}: {how_many} recognised in column {column!r} of the gene table; it begins "
+            f"{first}; expected Ensembl ids (ENSG00000141510) or human symbols (TP53). Columns: "
+            f"{', '.join(columns)}; name the right one with `genes`"
+        )
+    gene_ids, gene_of = np.unique(mapping.gene_ids.astype(str), return_inverse=True)
+    gene_ids = gene_ids.astype(object)
+    biotypes = reference.biotype_of(gene_ids)
+    coding = int(reference.is_coding(gene_ids).sum())
+    return Harmonised(
+        column=column,
+        gene_ids=gene_ids,
+        gene_of=gene_of.astype(np.int32),
+        var=_var(gene_ids, gene_of, names, mapping.kinds, reference, biotypes),
+        kinds=mapping.counts(),
+        coding_or_mirna_g=reference.is_coding_or_mirna(gene_ids),
+        mitochondrial_g=reference.is_mitochondrial(gene_ids),
+        coding_share=coding / max(1, reference.n_coding),
+    )
+
+
+def _var(
+    gene_ids: NDArray[np.object_],
+    gene_of: NDArray[Any],
+    names: Names,
+    kinds: NDArray[np.object_],
+    reference: GeneReference,
+    biotypes: NDArray[np.object_],
+) -> pa.Table:
+    """The segment's gene table; names that met are joined by `|`, the first one's kind is kept."""
+    order = np.argsort(gene_of, kind="stable")
+    starts = np.searchsorted(gene_of[order], np.arange(len(gene_ids) + 1))
+    rows = [order[low:high] for low, high in pairwise(starts)]
+    return pa.table(
+        {
+            "gene_id": pa.array(gene_ids, pa.string()),
+            "symbol": pa.array(reference.symbol_of(gene_ids), pa.string()),
+            "biotype": pa.array(biotypes, pa.string()),
+            "mapping": pa.array([str(kinds[row[0]]) for row in rows], pa.string()),
+            "source_name": pa.array(["|".join(names[row]) for row in rows], pa.string()),
+        }
+    )

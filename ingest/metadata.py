@@ -1,0 +1,160 @@
+"""What a source says about its cells: its own columns, a table beside it, the corpus's columns.
+
+Knows the schema of cells; knows no matrix.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..corpus.schema import ANNOTATIONS
+from ..platform.errors import SourceError, did_you_mean
+from .sources.protocol import Names
+from .sources.tables import delimiter_of
+from .sources_toml import SourceEntry
+
+MALIGNANT: dict[str, tuple[str, ...]] = {
+    "cell_type": ("malignant cell", "neoplastic cell"),
+    "cell_type_ontology_term_id": ("CL:0001064", "CL:0001063"),
+    "tissue_type": ("cell line",),
+}
+"""CELLxGENE's own words for cells of high mutational burden: columns and their values."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellTable:
+    """A table of cells that lies beside a source.
+
+    Attributes:
+        columns: one row a cell of the source, in the source's order; NULL where the table lacks
+            the barcode.
+        n_missing: cells of the source that the table lacks.
+    """
+
+    columns: pa.Table
+    n_missing: int
+
+
+def read_cell_table(path: Path, barcodes: Names) -> CellTable:
+    """Read a text table whose first column is the barcode, and bring it to a source's order.
+
+    Raises:
+        SourceError: it is no table, names a barcode twice, or names none of the source's.
+    """
+    try:
+        frame = pd.read_csv(path, sep=delimiter_of(path), index_col=0)
+    except (ValueError, OSError, pd.errors.ParserError) as error:
+        raise SourceError(f"{path}: cannot be read as a table of cells: {error}") from error
+    frame.index = frame.index.astype(str)
+    if not frame.index.is_unique:
+        twice = frame.index[frame.index.duplicated()][0]
+        raise SourceError(f"{path}: barcode {twice!r} stands in two lines")
+    known = frame.index.isin(barcodes)
+    if not known.any():
+        raise SourceError(
+            f"{path}: none of its first column ({', '.join(frame.index[:3])}) is a barcode of the "
+            f"source ({', '.join(str(name) for name in barcodes[:3])})"
+        )
+    ordered = frame.reindex(barcodes)
+    columns = {str(name): pa.array(ordered[name], from_pandas=True) for name in ordered.columns}
+    n_missing = int((~np.isin(barcodes.astype(str), frame.index.to_numpy(dtype=str))).sum())
+    return CellTable(columns=pa.table(columns), n_missing=n_missing)
+
+
+def join_columns(obs: pa.Table, beside: pa.Table | None) -> pa.Table:
+    """The source's own columns and those of the table beside it.
+
+    Raises:
+        SourceError: both have a column of one name.
+    """
+    columns = {name: obs.column(name) for name in obs.column_names}
+    for name, column in zip(beside.column_names, beside.columns, strict=True) if beside else ():
+        if name in columns:
+            raise SourceError(f"column {name!r} is in obs and in the metadata: leave one out")
+        columns[name] = column
+    return pa.table(columns)
+
+
+def check_columns(entry: SourceEntry, known: list[str], where: str) -> None:
+    """Refuse a mapping from a column that the source lacks.
+
+    Raises:
+        SourceError: naming the column and the nearest one.
+    """
+    wanted = list(entry.columns.values())
+    if entry.mutational_burden is not None and entry.mutational_burden.column is not None:
+        wanted.append(entry.mutational_burden.column)
+    for name in wanted:
+        if name not in known:
+            raise SourceError(
+                f"{where}: has no column {name!r} of cells; it has "
+                f"{', '.join(known) or 'none'}{did_you_mean(name, known)}"
+            )
+
+
+def annotations(entry: SourceEntry, own: pa.Table, n_rows: int) -> dict[str, pa.Array]:
+    """The corpus's columns of some cells.
+
+    A constant of the entry is stronger than its column mapping, and that than a column of the
+    source that has the corpus's own name. Organism is human where nothing says otherwise.
+
+    Args:
+        entry: the source's settings.
+        own: the source's own columns.
+        n_rows: number of cells.
+    """
+    found: dict[str, pa.Array] = {}
+    for name in ANNOTATIONS.names:
+        source_name = entry.columns.get(name, name)
+        if name in entry.constants:
+            found[name] = pa.array([entry.constants[name]] * n_rows, pa.string())
+        elif source_name in own.column_names:
+            found[name] = as_text(own.column(source_name))
+    if "organism" not in found:
+        found["organism"] = pa.array(["Homo sapiens"] * n_rows, pa.string())
+    return found
+
+
+def as_text(column: pa.ChunkedArray) -> pa.Array:
+    """A column as text: 1015.0 becomes `1015`, for a donor is a name and not a number."""
+    values: Any = column.combine_chunks()
+    if isinstance(values, pa.ChunkedArray):
+        values = pa.concat_arrays(values.chunks) if values.chunks else pa.nulls(0)
+    if pa.types.is_floating(values.type):
+        known = values.drop_null().to_numpy(zero_copy_only=False)
+        if (known == np.floor(known)).all() and (np.abs(known) < 2.0**53).all():
+            values = values.cast(pa.int64())
+    return values.cast(pa.string())
+
+
+def declares_burden(entry: SourceEntry, known: list[str]) -> bool:
+    """Whether anything says which cells are malignant or immortalised."""
+    mapped = {*known, *entry.columns, *entry.constants}
+    return entry.mutational_burden is not None or any(name in mapped for name in MALIGNANT)
+
+
+def burdened(
+    entry: SourceEntry, own: pa.Table, lifted: dict[str, pa.Array], n_rows: int
+) -> NDArray[np.bool_]:
+    """Which cells are declared malignant or immortalised. Shape (n_rows,)."""
+    result = np.zeros(n_rows, dtype=bool)
+    declared = entry.mutational_burden
+    if declared is not None and declared.column is None:
+        result[:] = True
+    elif declared is not None:
+        result |= _is_in(as_text(own.column(str(declared.column))), declared.values)
+    for name, values in MALIGNANT.items():
+        if name in lifted:
+            result |= _is_in(lifted[name], values)
+        elif name in own.column_names:
+            result |= _is_in(as_text(own.column(name)), values)
+    return result
+
+
+def _is_in(column: pa.Array, values: tuple[str, ...]) -> NDArray[np.bool_]:
+    return np.array([value in values for value in column.to_pylist()], dtype=bool)

@@ -1,0 +1,106 @@
+"""Compressed sparse and dense matrices in HDF5, read a bounded range at a time.
+
+Knows no AnnData and no 10x layout: its callers say which dimension holds the cells.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from ...platform.errors import SourceError
+from .protocol import RawBlock, Triplets
+
+MOST_VALUES = 2**22
+"""Most values read at once: about 50 MB with their indices."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompressedMatrix:
+    """data, indices and indptr in an open HDF5 file; `major` is the dimension of indptr.
+
+    Attributes:
+        where: the file and place, for errors.
+        group: the open group that holds `data`, `indices` and `indptr`.
+        n_major: length of the dimension that can be sliced.
+        n_minor: length of the other dimension.
+    """
+
+    where: str
+    group: h5py.Group
+    n_major: int
+    n_minor: int
+
+    def pieces(
+        self, start: int, stop: int
+    ) -> Iterator[tuple[int, int, NDArray[Any], NDArray[Any], NDArray[np.int64]]]:
+        """(first, last, values, minor indices, indptr from 0) of bounded runs of the major."""
+        data, indices = _dataset(self.group, "data"), _dataset(self.group, "indices")
+        indptr = self._indptr(start, stop, len(data))
+        if len(indices) != len(data):
+            raise SourceError(
+                f"{self.where}: {len(indices)} indices for {len(data)} values: the file is damaged"
+            )
+        first = start
+        while first < stop:
+            most = indptr[first - start] + MOST_VALUES
+            last = start + int(np.searchsorted(indptr, most, side="right")) - 1
+            last = min(stop, max(first + 1, last))
+            low, high = int(indptr[first - start]), int(indptr[last - start])
+            minor = indices[low:high]
+            if minor.size and (int(minor.min()) < 0 or int(minor.max()) >= self.n_minor):
+                raise SourceError(
+                    f"{self.where}: an index of {int(minor.max())} lies outside the matrix of "
+                    f"{self.n_major} x {self.n_minor}: the file is damaged"
+                )
+            runs = indptr[first - start : last - start + 1] - low
+            yield first, last, data[low:high], minor, runs
+            first = last
+
+    def _indptr(self, start: int, stop: int, n_values: int) -> NDArray[np.int64]:
+        stored = _dataset(self.group, "indptr")
+        if len(stored) != self.n_major + 1:
+            raise SourceError(
+                f"{self.where}: indptr has {len(stored)} values, expected {self.n_major + 1}"
+            )
+        indptr = stored[start : stop + 1].astype(np.int64)
+        if (np.diff(indptr) < 0).any() or int(indptr[0]) < 0 or int(indptr[-1]) > n_values:
+            raise SourceError(f"{self.where}: indptr does not fit the {n_values} stored values")
+        return indptr
+
+    def row_blocks(self, start: int, stop: int) -> Iterator[RawBlock]:
+        """Blocks of cells, where the major dimension holds the cells."""
+        for first, last, values, minor, runs in self.pieces(start, stop):
+            if values.dtype.itemsize < 4:
+                values = values.astype(np.int64)  # repeated indices are summed: 8 bits overflow
+            matrix = sparse.csr_matrix((values, minor, runs), shape=(last - first, self.n_minor))
+            matrix.sum_duplicates()  # sorts, too: files with unsorted or repeated indices exist
+            yield RawBlock(start=first, matrix=matrix)
+
+    def column_triplets(self) -> Iterator[Triplets]:
+        """All values, where the major dimension holds the genes."""
+        for first, last, values, minor, runs in self.pieces(0, self.n_major):
+            genes = np.repeat(np.arange(first, last, dtype=np.int32), np.diff(runs))
+            yield Triplets(cells=minor.astype(np.int64), genes=genes, values=values)
+
+
+def dense_blocks(matrix: h5py.Dataset, start: int, stop: int) -> Iterator[RawBlock]:
+    """Blocks of cells of a dense cells x genes data set."""
+    n_genes = int(matrix.shape[1])
+    rows = max(1, MOST_VALUES // max(1, n_genes))
+    if matrix.chunks:  # whole chunks: a compressed chunk read twice is unpacked twice
+        rows = max(matrix.chunks[0], rows // matrix.chunks[0] * matrix.chunks[0])
+    for first in range(start, stop, rows):
+        last = min(stop, first + rows)
+        yield RawBlock(start=first, matrix=sparse.csr_matrix(matrix[first:last]))
+
+
+def _dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+    item = group.get(name)
+    if not isinstance(item, h5py.Dataset):
+        raise SourceError(f"{group.file.filename}: {group.name} has no {name!r}: not a matrix")
+    return item

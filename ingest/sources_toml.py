@@ -1,0 +1,224 @@
+"""sources.toml: which files are ingested, and how each is read. Parsed once, then frozen.
+
+Knows the settings of a source; opens none.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from ..corpus.schema import ANNOTATIONS
+from ..platform.configuration import Configuration, parse_toml, parse_values
+from ..platform.errors import RecipeError, SourceError, did_you_mean
+from ..platform.resources import find
+from ..platform.settings import Settings
+from .proof import Recovery
+from .quality import QualityRules
+from .sources.formats import Reader
+from .sources.tables import Orientation
+
+
+class MutationalBurden(Configuration):
+    """Which cells are malignant or of an immortalised line.
+
+    Attributes:
+        reason: what they are, for the receipt: "lung adenocarcinoma cell lines".
+        column: the column of the source's obs that marks them; all cells are where None.
+        values: the values that mark a cell; needed with `column`.
+    """
+
+    reason: str
+    column: str | None = None
+    values: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.column is None) != (not self.values):
+            raise ValueError("`column` and `values` go together: give both, or neither for all")
+        return self
+
+
+class SourceEntry(Configuration):
+    """One source.
+
+    Attributes:
+        name: its `source_id` in the corpus; the file's name without its endings where None.
+        path: the file or folder, relative to the toml; or
+        resource: the name of a resource.
+        reader: the reader; found out from the content where None.
+        orientation: how a text table lies; found out from the names where None.
+        layer: the layer with the raw counts; looked for where None.
+        recover: undo a normalisation to get the counts.
+        recover_total: the column of obs with the totals that it divided by.
+        genes: the column of the gene table with the names, or "index"; found out where None.
+        metadata: a text table of cells, its first column the barcodes, relative to the toml; or
+        metadata_resource: the name of a resource that is one.
+        columns: column of the corpus -> column of the source.
+        constants: column of the corpus -> value for all cells.
+        mutational_burden: which cells are malignant or immortalised.
+        quality: the rules' settings.
+        duplicate_barcodes: whether rows with one barcode are one cell (`sum`) or several (`keep`).
+        panel: whether a source that measures under half of the coding genes may shape medians.
+    """
+
+    name: str | None = None
+    path: str | None = None
+    resource: str | None = None
+    reader: Reader | None = None
+    orientation: Orientation | None = None
+    layer: str | None = None
+    recover: Recovery | None = None
+    recover_total: str | None = None
+    genes: str | None = None
+    metadata: str | None = None
+    metadata_resource: str | None = None
+    columns: dict[str, str] = Field(default_factory=dict)
+    constants: dict[str, str] = Field(default_factory=dict)
+    mutational_burden: MutationalBurden | None = None
+    quality: QualityRules = QualityRules()
+    duplicate_barcodes: Literal["sum", "keep"] = "sum"
+    panel: Literal["refuse-in-medians", "use"] = "refuse-in-medians"
+
+    @field_validator("columns", "constants")
+    @classmethod
+    def _of_the_schema(cls, given: dict[str, str]) -> dict[str, str]:
+        for name in given:
+            if name not in ANNOTATIONS.names:
+                known = ", ".join(n for n in ANNOTATIONS.names if "ontology" not in n)
+                near = did_you_mean(name, ANNOTATIONS.names)
+                raise ValueError(f"the corpus has no column {name!r}{near}; it has {known}")
+        return given
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.resource is None):
+            raise ValueError("a source needs a `path` or a `resource`, and not both")
+        if self.metadata is not None and self.metadata_resource is not None:
+            raise ValueError("give `metadata` or `metadata_resource`, not both")
+        return self
+
+    @property
+    def place(self) -> str:
+        """The path or the resource, for messages."""
+        return self.path or f"resource {self.resource}"
+
+
+class SourcesFile(Configuration):
+    """A list of sources.
+
+    Attributes:
+        source: the sources, in the order in which they are committed.
+        unit_cells: the most cells of a work unit (and so of a segment).
+        folder: what relative paths are relative to; set by `load_sources`.
+    """
+
+    source: tuple[SourceEntry, ...] = Field(min_length=1)
+    unit_cells: int = Field(default=8192, ge=1, le=2**20)
+    folder: Path | None = None
+
+
+def load_sources(
+    path: Path, overrides: Sequence[str] = (), folder: Path | None = None
+) -> SourcesFile:
+    """Read a sources.toml.
+
+    Raises:
+        RecipeError: it is no TOML, or a key or value is not understood.
+        SourceError: there is no such file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path}: cannot be read: {error}") from error
+    plan = parse_toml(text, SourcesFile, origin=str(path), overrides=overrides)
+    return plan.model_copy(update={"folder": folder or plan.folder or path.resolve().parent})
+
+
+def plan_of(
+    arguments: Sequence[str | Path], laid_over: Mapping[str, Any] | None = None
+) -> SourcesFile:
+    """A plan out of what stands on a command line: data files and folders, or one sources.toml.
+
+    Args:
+        arguments: the files and folders, or the toml.
+        laid_over: settings of `SourceEntry` for each of the files; a toml has its own.
+
+    Raises:
+        RecipeError: a sources.toml among several arguments, or with settings; nothing at all; a
+            setting that is not understood.
+    """
+    paths = [Path(argument).expanduser() for argument in arguments]
+    tomls = [path for path in paths if path.suffix == ".toml"]
+    if tomls and len(paths) == 1 and laid_over:
+        raise RecipeError(f"{tomls[0]} has settings of its own: write {', '.join(laid_over)} there")
+    if tomls and len(paths) == 1:
+        return load_sources(tomls[0])
+    if tomls or not paths:
+        raise RecipeError("give data files and folders, or one sources.toml")
+    entries = tuple(
+        parse_values(
+            {**(laid_over or {}), "path": str(path.absolute())}, SourceEntry, origin=str(path)
+        )
+        for path in paths
+    )
+    return SourcesFile(source=entries, folder=Path.cwd())
+
+
+def resolve(entry: SourceEntry, plan: SourcesFile, settings: Settings) -> Path:
+    """The file or folder of a source.
+
+    Raises:
+        ResourceError: the resource is not to be had.
+        SourceError: there is no such path.
+    """
+    if entry.resource is not None:
+        return find(entry.resource, settings)
+    path = (plan.folder or Path.cwd()) / Path(entry.path or "").expanduser()
+    if not path.exists():
+        raise SourceError(f"{path}: no such file or folder")
+    return path
+
+
+def resolve_metadata(entry: SourceEntry, plan: SourcesFile, settings: Settings) -> Path | None:
+    """The table of cells that belongs to a source, None where it has none.
+
+    Raises:
+        ResourceError: the resource is not to be had.
+        SourceError: there is no such path.
+    """
+    if entry.metadata_resource is not None:
+        return find(entry.metadata_resource, settings)
+    if entry.metadata is None:
+        return None
+    path = (plan.folder or Path.cwd()) / Path(entry.metadata).expanduser()
+    if not path.is_file():
+        raise SourceError(f"{path}: no such file (metadata of {entry.place})")
+    return path
+
+
+_NOT_CONTENT = {"name", "path", "resource", "metadata", "metadata_resource"}
+
+
+def recipe_hash(entry: SourceEntry, *, gene_reference: str, metadata_sha256: str | None) -> str:
+    """A hash of all that decides which cells a file gives: two runs with one hash agree.
+
+    Args:
+        entry: the source's settings; its name and place do not matter.
+        gene_reference: digest of the gene reference.
+        metadata_sha256: of the table of cells, where there is one.
+    """
+    values = entry.model_dump(mode="json", exclude=_NOT_CONTENT)
+    values |= {"gene_reference": gene_reference, "metadata_sha256": metadata_sha256}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def default_name(path: Path) -> str:
+    """A source's name out of its file's: without folders and endings."""
+    name = path.name
+    for ending in (".gz", ".bz2", ".tar", ".h5ad", ".h5", ".csv", ".tsv", ".txt", ".tgz"):
+        name = name.removesuffix(ending)
+    return name or path.name

@@ -1,0 +1,127 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cytolake.corpus.store import Corpus
+from cytolake.corpus.stream import Selection, Stream, epoch_order, groups
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def selection_of(n_cells: int) -> Selection:
+    return Selection(
+        segment_ids=("s",),
+        segment=np.zeros(n_cells, dtype=np.int32),
+        row=np.arange(n_cells, dtype=np.int32),
+        cell_id=np.arange(n_cells),
+        content_key=np.arange(n_cells, dtype=np.uint64),
+        n_counts=np.ones(n_cells, dtype=np.int64),
+        digest="",
+        snapshot=1,
+    )
+
+
+@given(
+    st.integers(0, 300),
+    st.integers(0, 2**31),
+    st.integers(0, 9),
+    st.integers(1, 9),
+    st.integers(1, 50),
+)
+def test_every_cell_comes_once_an_epoch(
+    n_cells: int, seed: int, epoch: int, block: int, buffer: int
+) -> None:
+    order = epoch_order(selection_of(n_cells), seed=seed, epoch=epoch, block=block, buffer=buffer)
+    assert sorted(order.tolist()) == list(range(n_cells))
+
+
+def test_the_order_is_fixed_for_ever() -> None:
+    """These numbers are in every checkpoint's position: a change of them is a change of format."""
+    order = epoch_order(selection_of(12), seed=7, epoch=1, block=2, buffer=6)
+    assert order.tolist() == [5, 1, 10, 0, 11, 4, 3, 6, 8, 7, 9, 2]
+
+
+def test_seed_and_epoch_change_the_order() -> None:
+    chosen = selection_of(1000)
+    orders = {
+        tuple(epoch_order(chosen, seed=seed, epoch=epoch).tolist())
+        for seed in (0, 1)
+        for epoch in (0, 1)
+    }
+    assert len(orders) == 4
+
+
+def test_a_buffer_holds_whole_blocks() -> None:
+    order = epoch_order(selection_of(1024), seed=0, epoch=0, block=16, buffer=64)
+    for start in range(0, 1024, 64):
+        blocks = np.unique(order[start : start + 64] // 16)
+        assert len(blocks) == 4
+
+
+def test_groups_cut_the_order_and_lose_nothing() -> None:
+    cut = groups(np.arange(10), 4)
+    assert [len(group) for group in cut] == [4, 4, 2]
+    assert np.concatenate(cut).tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("buffer", [2, 3, 5, 16])
+@pytest.mark.parametrize("cells_per_group", [1, 2, 3])
+def test_a_stream_gives_what_reading_gives(
+    fake_corpus: Corpus, buffer: int, cells_per_group: int
+) -> None:
+    chosen = fake_corpus.select(primary_only=False)
+    stream = Stream(
+        fake_corpus,
+        chosen,
+        seed=3,
+        cells_per_group=cells_per_group,
+        columns=["barcode"],
+        block=1,
+        buffer=buffer,
+    )
+    for epoch in (0, 1):
+        order = epoch_order(chosen, seed=3, epoch=epoch, block=1, buffer=buffer)
+        cut = groups(order, cells_per_group)
+        assert stream.n_groups == len(cut)
+        for index in reversed(range(stream.n_groups)):  # any rank, any order
+            expected = fake_corpus.read(chosen, cut[index], columns=["barcode"])
+            found = stream.group(epoch, index)
+            assert [batch.obs.to_pydict() for batch in found] == [
+                batch.obs.to_pydict() for batch in expected
+            ]
+            assert [batch.counts.tolist() for batch in found] == [
+                batch.counts.tolist() for batch in expected
+            ]
+            assert [batch.content_keys.tolist() for batch in found] == [
+                batch.content_keys.tolist() for batch in expected
+            ]
+    stream.close()
+
+
+def test_the_same_files_give_the_same_stream_in_a_corpus_built_anew(
+    fake_corpus: Corpus, build_fake_corpus: Callable[[Path], Corpus], tmp_path: Path
+) -> None:
+    anew = build_fake_corpus(tmp_path / "corpus")
+    streams = [
+        Stream(corpus, corpus.select(), seed=1, cells_per_group=2) for corpus in (fake_corpus, anew)
+    ]
+    assert streams[0].selection.digest == streams[1].selection.digest
+    seen = [
+        [batch.content_keys.tolist() for group in stream.epoch(0) for batch in group]
+        for stream in streams
+    ]
+    assert seen[0] == seen[1]
+    ids = [stream.selection.cell_id.tolist() for stream in streams]
+    assert ids[0] != ids[1], "cell ids are drawn: nothing may depend on them"
+    for stream in streams:
+        stream.close()
+
+
+def test_a_selection_of_another_snapshot_is_refused(fake_corpus: Corpus) -> None:
+    from cytolake.platform.errors import CorpusError
+
+    stale = replace(fake_corpus.select(), snapshot=1)
+    with pytest.raises(CorpusError, match="snapshot 1, this is 2"):
+        fake_corpus.read(stale)

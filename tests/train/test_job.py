@@ -1,0 +1,288 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cytolake.corpus.store import Corpus
+from cytolake.platform.configuration import parse_values
+from cytolake.platform.errors import NoCellsError, TrainingError
+from cytolake.platform.settings import Settings
+from cytolake.platform.tracking import MemoryTracker
+from cytolake.train.checkpoints import checkpoints_in, load_checkpoint, load_moments
+from cytolake.train.job import PretrainResult, pretrain, previous_run_id
+from cytolake.train.recipe import PretrainRecipe
+from cytolake.train.runs import RunFolder
+from transformers import BertForMaskedLM
+
+from .corpora import small_corpus
+
+TABLES: dict[str, dict[str, Any]] = {
+    "encoding": {"length": 40},
+    "model": {"layers": 2, "width": 16, "heads": 2, "feed_forward": 32, "hidden_dropout": 0.1},
+    "training": {
+        "steps": 20,
+        "cells_per_step": 20,
+        "cells_per_group": 4,
+        "pack_tokens": 90,
+        "log_seconds": 0,
+    },
+    "optimizer": {"peak_lr": 1e-2, "warmup_steps": 3},
+    "engine": {"kind": "torch", "workers": 1},
+    "checkpoints": {"every_steps": 6},
+}
+
+
+def recipe(**changes: dict[str, Any]) -> PretrainRecipe:
+    names = {*TABLES, *changes}
+    values = {name: {**TABLES.get(name, {}), **changes.get(name, {})} for name in names}
+    return parse_values({"name": "small", **values}, PretrainRecipe, origin="test")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return small_corpus(tmp_path_factory.mktemp("train") / "corpus")
+
+
+@pytest.fixture
+def run(corpus: Corpus, tmp_path: Path) -> Callable[..., tuple[PretrainResult, MemoryTracker]]:
+    def go(
+        given: PretrainRecipe, name: str = "run", snapshot: int | None = None
+    ) -> tuple[PretrainResult, MemoryTracker]:
+        tracker = MemoryTracker()
+        result = pretrain(
+            str(corpus.folder),
+            given,
+            Settings(home=tmp_path),
+            tracker=tracker,
+            run_folder=tmp_path / "runs" / name,
+            snapshot=snapshot,
+        )
+        return result, tracker
+
+    return go
+
+
+Go = Callable[..., tuple[PretrainResult, MemoryTracker]]
+
+
+def test_a_run_in_this_process_ends_in_a_checkpoint_and_a_full_record(run: Go, corpus: Corpus):
+    result, tracker = run(recipe())
+    assert (result.status, result.step, tracker.status) == ("finished", 20, "FINISHED")
+    assert result.checkpoint is not None
+    checkpoint = load_checkpoint(result.run_folder)
+    assert checkpoint.info.corpus_uuid == corpus.uuid
+    assert checkpoint.info.snapshot == corpus.snapshot
+    assert checkpoint.info.n_cells == 120
+    assert checkpoint.info.pretrain_recipe == recipe()
+    assert checkpoint.vocabulary.size == 2 + 50  # coding genes only; lncRNA have medians too
+    assert len(checkpoint.medians.gene_ids) == 60
+    assert [step for step, _ in tracker.metrics] == list(range(1, 21))
+    wanted = {"loss", "accuracy", "cells_per_s", "tokens_per_s", "data_wait", "learning_rate"}
+    assert wanted | {"gradient_norm"} <= set(tracker.metrics[0][1])
+    assert tracker.parameters["training.cells_per_step"] == 20
+    assert tracker.parameters["medians.digest"] == checkpoint.medians.digest
+    assert tracker.datasets[0]["digest"] == checkpoint.info.selection_digest
+    assert (result.checkpoint, "model") in tracker.files
+    assert result.records[0]["pid"] == os.getpid()
+    assert result.records[0]["engine"] == "TorchEngine"
+
+
+def test_the_same_command_again_says_that_it_is_finished(run: Go):
+    first, _ = run(recipe())
+    again, tracker = run(recipe())
+    assert again.status == "already finished"
+    assert again.metrics == first.metrics
+    assert tracker.metrics == []
+    assert previous_run_id(first.run_folder) is None
+
+
+def test_another_recipe_under_the_same_name_is_refused(run: Go):
+    run(recipe())
+    with pytest.raises(TrainingError, match=r"training\.seed = 42.*7.*another name"):
+        run(recipe(training={"seed": 7}))
+
+
+def test_no_cells_are_refused_and_the_run_is_marked(run: Go):
+    with pytest.raises(NoCellsError):
+        run(recipe(data={"where": "tissue = 'moon'"}))
+
+
+def test_a_part_of_the_split_is_all_that_is_seen(run: Go):
+    split = {"kind": "donors", "fractions": {"pretrain": 0.5, "evaluate": 0.5}}
+    result, _ = run(recipe(split=split, data={"part": "pretrain"}))
+    info = load_checkpoint(result.run_folder).info
+    assert info.n_cells == 60
+    assert info.part == "pretrain"
+    assert info.split is not None
+    assert info.split.names == ["pretrain", "evaluate"]
+
+
+def kept(result: PretrainResult) -> dict[str, torch.Tensor]:
+    checkpoint = load_checkpoint(result.run_folder)
+    assert result.checkpoint is not None
+    return {**checkpoint.model.state_dict(), **load_moments(result.checkpoint)}
+
+
+def stop_when_a_checkpoint_is_there(folder: Path) -> threading.Thread:
+    def wait() -> None:
+        while not checkpoints_in(folder / "checkpoints"):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_sigterm_leaves_a_checkpoint_and_the_same_command_ends_with_the_same_bits(
+    run: Go, tmp_path: Path
+):
+    long = {"steps": 150}
+    whole, _ = run(recipe(training=long), "whole")
+    stopper = stop_when_a_checkpoint_is_there(tmp_path / "runs" / "cut")
+    cut, tracker = run(recipe(training=long), "cut")
+    stopper.join()
+    assert (cut.status, tracker.status) == ("stopped", "KILLED")
+    assert 6 <= cut.step < 150
+    assert "to go on: the same command" in cut.message
+    assert previous_run_id(cut.run_folder) == "memory"
+    resumed, later = run(recipe(training=long), "cut")
+    assert resumed.status == "finished"
+    assert resumed.records[0]["resumed_at_step"] == cut.step
+    expected = kept(whole)
+    for name, value in kept(resumed).items():
+        assert torch.equal(value, expected[name]), name
+    losses = [(m["step"], m["loss"]) for m in resumed.metrics]
+    assert losses == [(m["step"], m["loss"]) for m in whole.metrics]
+    steps = [step for step, _ in tracker.metrics + later.metrics]
+    assert steps == list(range(1, 151))
+
+
+def test_a_damaged_checkpoint_is_named_and_nothing_is_trained(run: Go, tmp_path: Path):
+    result, _ = run(recipe())
+    assert result.checkpoint is not None
+    run_file = result.run_folder / "run.json"
+    run_file.write_text(run_file.read_text().replace("finished", "running"))
+    weights = result.checkpoint / "model.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1])
+    with pytest.raises(Exception, match=r"model\.safetensors.*remove step-00000020"):
+        run(recipe())
+
+
+def test_two_processes_cannot_train_one_run(run: Go, tmp_path: Path):
+    import fcntl
+
+    folder = tmp_path / "runs" / "run"
+    folder.mkdir(parents=True)
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(TrainingError, match="another process"):
+            run(recipe())
+
+
+DEEPSPEED = {"kind": "deepspeed", "zero_stage": 1, "workers": 2}
+
+
+@pytest.fixture
+def a_ray_session():
+    from cytolake.platform.session import ray_session
+
+    with ray_session(n_cpus=2):
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("a_ray_session")
+def test_two_workers_under_deepspeed_train_what_one_process_trains_even_when_one_is_killed(
+    run: Go, tmp_path: Path
+):
+    # Dropout is on: it is drawn from the step and the pack, whoever holds it.
+    one, _ = run(recipe(), "one")
+    two, tracker = run(recipe(engine=DEEPSPEED), "two")
+    pids = {record["pid"] for record in two.records}
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+    assert {record["engine"] for record in two.records} == {"DeepSpeedEngine"}
+    assert {record["zero_stage"] for record in two.records} == {1}
+    assert {record["backend"] for record in two.records} == {"gloo"}
+    assert tracker.tags["engine"] == "DeepSpeedEngine"
+    assert len(tracker.tags["pids"].split()) == 2
+    assert len(two.metrics) == len(one.metrics) == 20
+    for ours, theirs in zip(two.metrics, one.metrics, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+        assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-4)
+        assert ours["n_cells"] == theirs["n_cells"]
+    stock = BertForMaskedLM.from_pretrained(two.checkpoint)
+    assert stock.config.hidden_size == 16
+
+    killer = kill_a_worker_when_a_checkpoint_is_there(tmp_path / "runs" / "killed")
+    killed, told = run(recipe(engine=DEEPSPEED), "killed")
+    killer.join()
+    assert killed.status == "finished"
+    assert {record["resumed_at_step"] for record in killed.records} <= {6, 12, 18}
+    assert [m["loss"] for m in killed.metrics] == [m["loss"] for m in two.metrics]
+    assert [step for step, _ in told.metrics] == list(range(1, 21))
+    expected = kept(two)
+    for name, value in kept(killed).items():
+        assert torch.equal(value, expected[name]), name
+
+
+def kill_a_worker_when_a_checkpoint_is_there(folder: Path) -> threading.Thread:
+    def wait() -> None:
+        while not checkpoints_in(folder / "checkpoints"):
+            time.sleep(0.01)
+        os.kill(RunFolder(folder).records()[1]["pid"], signal.SIGKILL)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+TRAIN_ELSEWHERE = """
+import sys
+from pathlib import Path
+from cytolake.platform.settings import Settings
+from cytolake.platform.tracking import MemoryTracker
+from cytolake.train.job import pretrain
+from cytolake.train.recipe import PretrainRecipe
+
+corpus, home, text = sys.argv[1:]
+recipe = PretrainRecipe.model_validate_json(text)
+folder = Path(home) / "runs" / "cut"
+pretrain(corpus, recipe, Settings(home=home), tracker=MemoryTracker(), run_folder=folder)
+"""
+
+
+@pytest.mark.slow
+def test_the_same_command_goes_on_after_kill_9_with_the_same_bits(
+    run: Go, corpus: Corpus, tmp_path: Path
+):
+    long = recipe(training={"steps": 200})
+    whole, _ = run(long, "whole")
+    command = subprocess.Popen(
+        [
+            *(sys.executable, "-c", TRAIN_ELSEWHERE),
+            *(str(corpus.folder), str(tmp_path), long.model_dump_json()),
+        ]
+    )
+    while not checkpoints_in(tmp_path / "runs" / "cut" / "checkpoints"):
+        assert command.poll() is None
+        time.sleep(0.01)
+    command.kill()
+    command.wait()
+    resumed, _ = run(long, "cut")
+    assert resumed.status == "finished"
+    assert 6 <= resumed.records[0]["resumed_at_step"] < 200
+    assert [m["loss"] for m in resumed.metrics] == [m["loss"] for m in whole.metrics]
+    expected = kept(whole)
+    for name, value in kept(resumed).items():
+        assert torch.equal(value, expected[name]), name

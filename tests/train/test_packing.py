@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+from cytolake.platform.errors import TrainingError
+from cytolake.train.encodings.tokens import TokenBatch
+from cytolake.train.packing import empty_pack, pack_cells, pack_of, pack_rows
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def batch_of(lengths: list[int]) -> TokenBatch:
+    cells = [np.arange(10 * i, 10 * i + n, dtype=np.int32) for i, n in enumerate(lengths)]
+    return TokenBatch.of_cells(
+        cells, keys=np.arange(len(lengths)).astype(np.uint64) + np.uint64(2**63)
+    )
+
+
+@given(lengths=st.lists(st.integers(0, 12), max_size=30), budget=st.integers(12, 40))
+def test_every_cell_with_tokens_is_in_one_pack_and_no_pack_is_over_its_budget(
+    lengths: list[int], budget: int
+):
+    packs = pack_rows(lengths, budget)
+    assert sorted(row for rows in packs for row in rows) == [i for i, n in enumerate(lengths) if n]
+    assert all(0 < sum(lengths[row] for row in rows) <= budget for rows in packs)
+    # First fit: at most one pack is half empty or less.
+    assert sum(sum(lengths[row] for row in rows) * 2 <= budget for rows in packs) <= 1
+
+
+def test_a_pack_tells_cells_apart():
+    (pack,) = pack_cells(batch_of([2, 0, 3]), budget=5)
+    assert pack.tokens.tolist() == [0, 1, 20, 21, 22]
+    assert pack.positions.tolist() == [0, 1, 0, 1, 2]
+    assert pack.offsets.tolist() == [0, 2, 5]
+    assert pack.rows == (0, 2)
+    assert pack.n_cells == 2
+    assert pack.keys.tolist() == [-(2**63)] * 2 + [-(2**63) + 2] * 3
+
+
+def test_cells_are_packed_in_the_order_given():
+    assert pack_of(batch_of([1, 1, 1]), [2, 0]).tokens.tolist() == [20, 0]
+
+
+def test_a_cell_over_the_budget_is_refused_with_the_way_out():
+    with pytest.raises(TrainingError, match="pack_tokens"):
+        pack_rows([3, 9], 8)
+
+
+def test_the_empty_pack_has_no_cell():
+    assert empty_pack().rows == ()
+    assert empty_pack().n_tokens == 1

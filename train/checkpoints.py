@@ -1,0 +1,327 @@
+"""Checkpoints: a Hugging Face folder with vocabulary, medians, recipe and resume state beside it.
+
+    config.json, model.safetensors   what stock `BertForMaskedLM.from_pretrained` reads
+    vocabulary.json, medians.json    what turns cells into tokens, whole
+    cytolake.json                    where it comes from: recipe, snapshot, split, step, versions
+    training.safetensors             the optimizer's moments, whole, whatever the number of ranks
+    checkpoint.json                  written last: size and SHA-256 of every file above
+
+Knows no Ray and no engine. A folder is made beside its place and renamed when it is whole.
+Nothing is pickled. There is no state of random generators to keep: masks, order and dropout are
+drawn from (seed, step, cell), and the learning rate is a function of the step.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig
+
+from ..corpus.genes import Vocabulary
+from ..corpus.medians import MediansSet
+from ..corpus.splits import Split
+from ..platform.configuration import parse_values
+from ..platform.errors import CheckpointError, NewerFormatError
+from ..platform.storage import sha256_file, sync_file, sync_folder, write_durably
+from .encodings.rank_value import RankValueEncoding
+from .families import FAMILIES
+from .models.bert import PackedBert, fresh_bert
+from .recipe import PretrainRecipe
+
+FORMAT = 1
+_PREFIX = "step-"
+_TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointInfo:
+    """Where a model comes from.
+
+    Attributes:
+        family: a row of `train.families`.
+        recipe: the recipe, whole.
+        length: the most tokens of a cell.
+        snapshot: the corpus's snapshot; -1 where no corpus was read.
+        corpus_uuid: the corpus.
+        where: the query that chose the cells.
+        part: the part of the split that was seen.
+        selection_digest: hash of the list of cells.
+        n_cells: number of cells of that list.
+        vocabulary_digest: the vocabulary.
+        medians_digest: the medians.
+        step: optimizer steps done.
+        epoch: passes over the cells done, with decimals.
+        run_id: the run in the tracking store.
+        versions: of what the training used.
+        format: of the checkpoint's folder.
+    """
+
+    family: str
+    recipe: dict[str, Any]
+    length: int
+    snapshot: int
+    corpus_uuid: str
+    where: str | None
+    part: str | None
+    selection_digest: str
+    n_cells: int
+    vocabulary_digest: str
+    medians_digest: str
+    step: int
+    epoch: float
+    run_id: str = ""
+    versions: dict[str, str] = field(default_factory=dict[str, str])
+    format: int = FORMAT
+
+    @property
+    def split(self) -> Split | None:
+        """How the corpus was cut into parts; None where it was not."""
+        return self.pretrain_recipe.split
+
+    @property
+    def pretrain_recipe(self) -> PretrainRecipe:
+        """The recipe, parsed."""
+        return parse_values(self.recipe, PretrainRecipe, origin="the checkpoint's recipe")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """A model and all that is needed to use it on cells.
+
+    Attributes:
+        model: in evaluation mode.
+        encoding: turns cells into its tokens.
+        vocabulary: its tokens.
+        medians: its medians.
+        info: where it comes from.
+    """
+
+    model: PackedBert
+    encoding: RankValueEncoding
+    vocabulary: Vocabulary
+    medians: MediansSet
+    info: CheckpointInfo
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    model: PackedBert,
+    vocabulary: Vocabulary,
+    medians: MediansSet,
+    info: CheckpointInfo,
+    moments: Mapping[str, torch.Tensor] | None = None,
+    keep: int = 2,
+) -> Path:
+    """Write a checkpoint into `folder`, then let all but the newest `keep` go.
+
+    Args:
+        folder: the run's folder of checkpoints.
+        model: its weights and configuration are written.
+        vocabulary: the model's.
+        medians: the model's.
+        info: where the model comes from; its step names the checkpoint.
+        moments: the optimizer's, for resuming; may be left out.
+        keep: how many checkpoints stay.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        CheckpointError: the disk is full or the folder cannot be written; none is left half-made.
+    """
+    place = folder / f"{_PREFIX}{info.step:08d}"
+    making = folder / f".{place.name}.making"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir()
+        _write_files(making, model, vocabulary, medians, info, moments)
+        listed = {
+            path.name: {"n_bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            for path in sorted(making.iterdir())
+        }
+        for path in making.iterdir():
+            sync_file(path)
+        text = json.dumps({"format": FORMAT, "files": listed}, indent=2)
+        write_durably(making / "checkpoint.json", text.encode())
+        shutil.rmtree(place, ignore_errors=True)  # the same step again, after a resume
+        making.rename(place)
+        sync_folder(folder)
+    except OSError as error:
+        shutil.rmtree(making, ignore_errors=True)
+        raise CheckpointError(
+            f"{place}: cannot be written: {error}; the checkpoints before it are whole. Make room "
+            "or give another home, then run the same command again"
+        ) from error
+    for old in checkpoints_in(folder)[:-keep]:
+        shutil.rmtree(old)
+    return place
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The complete checkpoints of a folder, oldest first; those half-made are not seen."""
+    return sorted(
+        path for path in folder.glob(f"{_PREFIX}*") if (path / "checkpoint.json").exists()
+    )
+
+
+def newest_checkpoint(path: Path) -> Path:
+    """The checkpoint that a path names: itself, or the newest of a run's folder.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if (path / "checkpoint.json").exists():
+        return path
+    for folder in (path, path / "checkpoints"):
+        if found := checkpoints_in(folder):
+            return found[-1]
+    raise CheckpointError(
+        f"{path}: holds no complete checkpoint; expected a folder with checkpoint.json, or a run's "
+        "folder with checkpoints/step-*"
+    )
+
+
+def check_files(place: Path) -> None:
+    """Hash a checkpoint's files.
+
+    Raises:
+        CheckpointError: a file is missing, cut short or changed.
+        NewerFormatError: a newer cytolake wrote it.
+    """
+    try:
+        written = json.loads((place / "checkpoint.json").read_text(encoding="utf-8"))
+        version, files = int(written["format"]), dict(written["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{place}: checkpoint.json cannot be read: {error}") from error
+    if version > FORMAT:
+        raise NewerFormatError(
+            f"{place}: written in format {version}, this cytolake reads up to {FORMAT}: update it"
+        )
+    for name, expected in files.items():
+        path = place / name
+        if not path.is_file() or path.stat().st_size != expected["n_bytes"]:
+            found = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
+            raise CheckpointError(
+                f"{path}: {found}, expected {expected['n_bytes']} bytes; remove {place.name} to "
+                "use the checkpoint before it"
+            )
+        if sha256_file(path) != expected["sha256"]:
+            raise CheckpointError(
+                f"{path}: its bytes have changed since it was written; remove {place.name} to use "
+                "the checkpoint before it"
+            )
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Load a checkpoint, or the newest one of a run's folder; every file is checked.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+        NewerFormatError: a newer cytolake wrote it.
+    """
+    place = newest_checkpoint(Path(path))
+    check_files(place)
+    info = read_info(place)
+    vocabulary = Vocabulary.from_json((place / "vocabulary.json").read_text(encoding="utf-8"))
+    medians = MediansSet.from_json((place / "medians.json").read_text(encoding="utf-8"))
+    for name, found, expected in (
+        ("vocabulary", vocabulary.digest, info.vocabulary_digest),
+        ("medians", medians.digest, info.medians_digest),
+    ):
+        if found != expected:
+            raise CheckpointError(
+                f"{place}: its {name} is {found:.12}, the model was trained with {expected:.12}"
+            )
+    model = fresh_bert(BertConfig.from_json_file(place / "config.json"), seed=0)
+    load_weights(model, place)
+    encoding = FAMILIES[info.family].encoding(vocabulary, medians, info.length)
+    return Checkpoint(
+        model=model.eval(), encoding=encoding, vocabulary=vocabulary, medians=medians, info=info
+    )
+
+
+def read_info(place: Path) -> CheckpointInfo:
+    """Where a checkpoint's model comes from.
+
+    Raises:
+        CheckpointError: cytolake.json is missing or something else.
+    """
+    path = place / "cytolake.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        info = CheckpointInfo(**values)
+    except (OSError, ValueError, TypeError) as error:
+        known = ", ".join(f.name for f in fields(CheckpointInfo))
+        raise CheckpointError(f"{path}: {error}; expected {known}") from error
+    if info.family not in FAMILIES:
+        raise CheckpointError(f"{path}: family {info.family!r}, known are {', '.join(FAMILIES)}")
+    return info
+
+
+def load_weights(model: PackedBert, place: Path) -> None:
+    """Put a checkpoint's weights into a model.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    weights = load_file(place / "model.safetensors")
+    weights["cls.predictions.decoder.weight"] = weights["bert.embeddings.word_embeddings.weight"]
+    weights["cls.predictions.decoder.bias"] = weights["cls.predictions.bias"]
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{place}: the weights are not this model's: {error}") from error
+
+
+def load_moments(place: Path) -> dict[str, torch.Tensor]:
+    """The optimizer's moments of a checkpoint; empty where it holds none."""
+    path = place / "training.safetensors"
+    return load_file(path) if path.exists() else {}
+
+
+def untrained_like(checkpoint: Checkpoint, seed: int) -> Checkpoint:
+    """The same shape, vocabulary and medians with fresh weights: what training is held against."""
+    model = fresh_bert(BertConfig.from_dict(checkpoint.model.config.to_dict()), seed)
+    return Checkpoint(
+        model=model.eval(),
+        encoding=checkpoint.encoding,
+        vocabulary=checkpoint.vocabulary,
+        medians=checkpoint.medians,
+        info=checkpoint.info,
+    )
+
+
+def _write_files(
+    folder: Path,
+    model: PackedBert,
+    vocabulary: Vocabulary,
+    medians: MediansSet,
+    info: CheckpointInfo,
+    moments: Mapping[str, torch.Tensor] | None,
+) -> None:
+    config = {**model.config.to_dict(), "architectures": ["BertForMaskedLM"]}
+    texts = {
+        "config.json": json.dumps(config, indent=2, sort_keys=True),
+        "vocabulary.json": vocabulary.to_json(),
+        "medians.json": medians.to_json(),
+        "cytolake.json": json.dumps(asdict(info), indent=2),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    weights = {
+        name: value.detach().cpu().contiguous()
+        for name, value in model.state_dict().items()
+        if name not in _TIED
+    }
+    # transformers reads only files that say "pt".
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    if moments:
+        whole = {name: value.cpu().contiguous() for name, value in moments.items()}
+        save_file(whole, folder / "training.safetensors", metadata={"format": "pt"})

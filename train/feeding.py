@@ -1,0 +1,165 @@
+"""A step's packs, made ready while the step before runs. Knows groups and ranks; no engine.
+
+A step is a fixed list of groups of cells, dealt to the ranks in turn. Packing and masking happen
+inside a group, so a step holds the same packs on any number of ranks.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from math import ceil
+from typing import Protocol
+
+from ..corpus.cells import CellBatch
+from ..platform.errors import NoCellsError
+from .encodings.rank_value import RankValueEncoding
+from .encodings.tokens import TokenBatch
+from .objectives.masked_genes import MaskedGenes, MaskedPack
+from .packing import empty_pack, pack_cells
+
+
+class CellStream(Protocol):
+    """Numbered groups of an epoch's cells; `corpus.stream.Stream` is one."""
+
+    @property
+    def n_groups(self) -> int:
+        """Groups in an epoch."""
+        ...
+
+    def group(self, epoch: int, index: int) -> list[CellBatch]:
+        """The cells of one group."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Which groups make which step.
+
+    Attributes:
+        n_groups: groups in an epoch.
+        groups_per_step: groups of one step; the last step of an epoch may have fewer.
+        n_steps: steps of the whole run.
+    """
+
+    n_groups: int
+    groups_per_step: int
+    n_steps: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in an epoch."""
+        return ceil(self.n_groups / self.groups_per_step)
+
+    def groups_of(self, step: int) -> tuple[int, range]:
+        """The epoch of a step (from 0) and its groups in that epoch."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        first = place * self.groups_per_step
+        return epoch, range(first, min(first + self.groups_per_step, self.n_groups))
+
+
+def plan_of(
+    n_groups: int, *, groups_per_step: int, epochs: float, steps: int | None = None
+) -> Plan:
+    """Lay out a run; `steps` decides where it is given, else `epochs`.
+
+    Raises:
+        NoCellsError: there is no group.
+    """
+    if n_groups < 1:
+        raise NoCellsError("there are no cells to learn from: widen data.where or the split's part")
+    per_epoch = ceil(n_groups / groups_per_step)
+    n_steps = steps if steps is not None else max(1, round(epochs * per_epoch))
+    return Plan(n_groups=n_groups, groups_per_step=groups_per_step, n_steps=n_steps)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepWork:
+    """What one rank does in one step.
+
+    Attributes:
+        packs: the rank's packs, never none: a rank without cells gets one of weight 0.
+        places: each pack's (group, number in the group): what its dropout is drawn from.
+        n_masked: masked tokens of these packs.
+        n_cells: their cells.
+        n_tokens: their tokens.
+    """
+
+    packs: tuple[MaskedPack, ...]
+    places: tuple[tuple[int, int], ...]
+    n_masked: int
+    n_cells: int
+    n_tokens: int
+
+
+class Feed:
+    """A rank's work, step by step, one step ahead in a thread of its own."""
+
+    def __init__(
+        self,
+        stream: CellStream,
+        encoding: RankValueEncoding,
+        prepare: Callable[..., MaskedPack] | MaskedGenes,
+        plan: Plan,
+        *,
+        pack_tokens: int,
+        rank: int = 0,
+        n_ranks: int = 1,
+    ) -> None:
+        """Bind a stream to an encoding and a rank.
+
+        Args:
+            stream: where groups come from.
+            encoding: what turns cells into tokens.
+            prepare: the objective, or its `prepare(pack, epoch)`.
+            plan: which groups make which step.
+            pack_tokens: the most tokens of a pack.
+            rank: this rank.
+            n_ranks: number of ranks.
+        """
+        self._stream, self._encoding, self._plan = stream, encoding, plan
+        self._prepare = prepare.prepare if isinstance(prepare, MaskedGenes) else prepare
+        self._pack_tokens, self._rank, self._n_ranks = pack_tokens, rank, n_ranks
+        self._ahead: dict[int, Future[StepWork]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="cytolake-feed")
+        self.waited_s = 0.0
+        """Seconds that steps had to wait for their packs so far."""
+
+    def work(self, step: int) -> StepWork:
+        """This rank's packs of a step; the next step's are begun."""
+        began = time.perf_counter()
+        begun = self._ahead.pop(step, None) or self._thread.submit(self._make, step)
+        if step + 1 < self._plan.n_steps and step + 1 not in self._ahead:
+            self._ahead[step + 1] = self._thread.submit(self._make, step + 1)
+        work = begun.result()
+        self.waited_s += time.perf_counter() - began
+        return work
+
+    def close(self) -> None:
+        """Let the thread go."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _make(self, step: int) -> StepWork:
+        epoch, step_groups = self._plan.groups_of(step)
+        packs: list[MaskedPack] = []
+        places: list[tuple[int, int]] = []
+        for group in step_groups[self._rank :: self._n_ranks]:
+            batches = self._stream.group(epoch, group)
+            tokens = TokenBatch.concatenate([self._encoding.encode(batch) for batch in batches])
+            for number, pack in enumerate(pack_cells(tokens, self._pack_tokens)):
+                packs.append(self._prepare(pack, epoch))
+                places.append((group, number))
+        n_cells, n_tokens = _sizes(packs)
+        if not packs:
+            packs, places = [self._prepare(empty_pack(), epoch)], [(-1, 0)]
+        return StepWork(
+            packs=tuple(packs),
+            places=tuple(places),
+            n_masked=sum(pack.n_masked for pack in packs),
+            n_cells=n_cells,
+            n_tokens=n_tokens,
+        )
+
+
+def _sizes(packs: Sequence[MaskedPack]) -> tuple[int, int]:
+    return sum(p.pack.n_cells for p in packs), sum(p.pack.n_tokens for p in packs)

@@ -1,0 +1,387 @@
+"""Ray Train: a recipe and a corpus in, a checkpoint and a tracked run out. Knows no model.
+
+The driver prepares the run's folder, starts the workers, passes their reports on to tracker and
+terminal, and turns SIGINT and SIGTERM into a checkpoint. The same call again goes on where the
+newest complete checkpoint stands, also after kill -9. One worker with the plain torch engine runs
+in this process, without Ray.
+"""
+
+import shutil
+import signal
+import threading
+import uuid
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+from rich.console import Console
+
+from ..corpus.store import Corpus
+from ..platform import errors
+from ..platform.configuration import flat
+from ..platform.errors import CytolakeError, TrainingError
+from ..platform.progress import Bar, progress
+from ..platform.session import ray_session
+from ..platform.settings import Settings
+from ..platform.tracking import Tracker, open_run
+from .checkpoints import newest_checkpoint, read_info
+from .curves import training_curves
+from .feeding import plan_of
+from .recipe import PretrainRecipe
+from .runs import Run, RunFolder
+from .vocabularies import vocabulary_and_medians
+from .worker import selection_of, versions, work
+
+_LOOK_INTERVAL_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainResult:
+    """How a pretraining ended.
+
+    Attributes:
+        status: `finished`, `stopped` (asked to, with a checkpoint where a step was done), or
+            `already finished` (by an earlier call; nothing was done).
+        run_id: the run in the tracking store.
+        run_folder: the run's folder.
+        checkpoint: the newest checkpoint; None where a run was stopped before its first step.
+        step: optimizer steps done.
+        metrics: all reports, oldest first: see `loop.Metrics`.
+        records: what each worker said it is: pid, engine, ZeRO stage, ...
+        message: one line for the terminal; for a stopped run, how it goes on.
+    """
+
+    status: Literal["finished", "stopped", "already finished"]
+    run_id: str
+    run_folder: Path
+    checkpoint: Path | None
+    step: int
+    metrics: list[dict[str, float]]
+    records: list[dict[str, Any]]
+    message: str
+
+
+def run_folder_of(settings: Settings, name: str) -> Path:
+    """Where a run of that name lives."""
+    return settings.home / "runs" / name
+
+
+def previous_run_id(run_folder: Path) -> str | None:
+    """The tracking id of a run that was begun and not finished: go on in it, with `open_run`."""
+    run = RunFolder(run_folder).read()
+    return run.run_id if run is not None and run.state != "finished" else None
+
+
+def pretrain(
+    corpus_uri: str,
+    recipe: PretrainRecipe,
+    settings: Settings,
+    *,
+    tracker: Tracker | None = None,
+    run_folder: Path | None = None,
+    parent: str | None = None,
+    snapshot: int | None = None,
+    console: Console | None = None,
+    command: str = "the same command",
+) -> PretrainResult:
+    """Pretrain a model as a recipe says, or go on with it.
+
+    Args:
+        corpus_uri: the corpus.
+        recipe: all that decides the run.
+        settings: where resources are found and runs live.
+        tracker: an open run, told everything and finished here; where None a new one, or the one
+            that was begun before.
+        run_folder: the run's own folder, its name the run's; by the recipe's name where None.
+        parent: id of the run that a new one is nested in.
+        snapshot: the snapshot to read; where None the newest, or that of the run begun before.
+        console: where progress is shown.
+        command: what the user would type to resume.
+
+    Raises:
+        TrainingError: the folder holds another run, another process trains it, workers are lost
+            more often than the recipe allows, or the loss is no number.
+        CytolakeError: whatever corpus, vocabulary and checkpoints have to say.
+    """
+    place = run_folder or run_folder_of(settings, recipe.name)
+    folder = RunFolder(place)
+    with folder.held():
+        begun = folder.read()
+        if begun is not None:
+            _refuse_other(begun, recipe, corpus_uri, snapshot)
+            if begun.state == "finished":
+                return _result(folder, "already finished", f"{place} is trained already")
+        if tracker is None:
+            tracker = open_run(
+                settings.tracking_uri, place.name, parent=parent, run_id=previous_run_id(place)
+            )
+        try:
+            run = begun or _begin(folder, corpus_uri, recipe, settings, tracker, snapshot)
+            return _launch(folder, run, settings, tracker, console, command)
+        except CytolakeError:
+            tracker.finish("FAILED")
+            raise
+
+
+def _begin(
+    folder: RunFolder,
+    corpus_uri: str,
+    recipe: PretrainRecipe,
+    settings: Settings,
+    tracker: Tracker,
+    snapshot: int | None,
+) -> Run:
+    corpus = Corpus.open(corpus_uri, snapshot=snapshot)
+    selection = selection_of(recipe, corpus)
+    vocabulary, medians = vocabulary_and_medians(recipe, corpus, selection, settings)
+    folder.freeze_genes(vocabulary, medians)
+    run = Run(
+        name=folder.path.name,
+        recipe=recipe.model_dump(mode="json"),
+        corpus_uri=corpus_uri,
+        corpus_uuid=corpus.uuid,
+        snapshot=corpus.snapshot,
+        selection_digest=selection.digest,
+        n_cells=selection.n_cells,
+        run_id=tracker.run_id,
+    )
+    folder.write(run)  # last: from here on the run can be gone on with
+    tracker.log_parameters(
+        {
+            **flat(run.recipe),
+            "corpus.uuid": run.corpus_uuid,
+            "corpus.snapshot": run.snapshot,
+            "corpus.n_cells": run.n_cells,
+            "vocabulary.size": vocabulary.size,
+            "vocabulary.digest": vocabulary.digest,
+            "medians.digest": medians.digest,
+            **{f"version.{name}": value for name, value in versions().items()},
+        }
+    )
+    tracker.log_text(recipe.model_dump_json(indent=2), "recipe.json")
+    tracker.log_dataset(
+        name=f"{run.name}-cells",
+        source=f"{corpus_uri}@{run.snapshot} WHERE {recipe.data.where} PART {recipe.data.part}",
+        digest=run.selection_digest,
+        context="pretraining",
+        n_rows=run.n_cells,
+    )
+    return run
+
+
+def _refuse_other(run: Run, recipe: PretrainRecipe, corpus_uri: str, snapshot: int | None) -> None:
+    given, begun = flat(recipe.model_dump(mode="json")), flat(run.recipe)
+    differing = sorted(key for key in given | begun if given.get(key) != begun.get(key))
+    if differing:
+        key = differing[0]
+        raise TrainingError(
+            f"the run {run.name} was begun with {key} = {begun.get(key)!r}, the recipe now says "
+            f"{given.get(key)!r} ({len(differing)} settings differ); give it another name"
+        )
+    uuid_now = Corpus.open(corpus_uri).uuid
+    if uuid_now != run.corpus_uuid or snapshot not in (None, run.snapshot):
+        raise TrainingError(
+            f"the run {run.name} was begun on snapshot {run.snapshot} of {run.corpus_uri}, not on "
+            f"snapshot {snapshot} of {corpus_uri}; give it another name"
+        )
+
+
+def _launch(
+    folder: RunFolder,
+    run: Run,
+    settings: Settings,
+    tracker: Tracker,
+    console: Console | None,
+    command: str,
+) -> PretrainResult:
+    folder.begin_launch()
+    folder.set_state("running")
+    recipe = run.pretrain_recipe
+    training = recipe.training
+    plan = plan_of(
+        -(-run.n_cells // training.cells_per_group),
+        groups_per_step=training.cells_per_step // training.cells_per_group,
+        epochs=training.epochs,
+        steps=training.steps,
+    )
+    with (
+        _stopping(folder),
+        progress(f"pretrain {run.name}", plan.n_steps, "steps", console=console) as bar,
+    ):
+        telling = _Telling(folder, tracker, bar)
+        error = _in_background(_workers(folder, recipe, settings), telling)
+    end = folder.end()
+    if end is None:
+        raise _cause(folder, run, error)
+    status: Literal["finished", "stopped"] = "finished" if end["why"] == "finished" else "stopped"
+    folder.set_state(status)
+    place = folder.path
+    if status == "stopped":
+        tracker.finish("KILLED")
+        message = f"stopped at step {end['step']} of {plan.n_steps}; to go on: {command}"
+        return _result(folder, status, message)
+    result = _result(folder, status, f"{plan.n_steps} steps; model in {place}")
+    if result.checkpoint is not None:
+        tracker.log_folder(result.checkpoint, "model")
+    tracker.log_figure(training_curves(result.metrics), "plots/training.png")
+    tracker.finish("FINISHED")
+    return result
+
+
+def _workers(folder: RunFolder, recipe: PretrainRecipe, settings: Settings) -> Callable[[], object]:
+    """What trains: this process, or Ray's workers."""
+    if recipe.engine.kind == "torch" and recipe.engine.workers == 1:
+        return lambda: work(folder.path)
+
+    def fit() -> None:
+        with ray_session(settings.address, n_cpus=None):
+            _fit(folder.path, recipe)
+
+    return fit
+
+
+def _fit(folder: Path, recipe: PretrainRecipe) -> None:
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    n_workers = recipe.engine.workers
+    has_gpus = ray.cluster_resources().get("GPU", 0) >= n_workers
+    trainer = TorchTrainer(
+        _train_function,
+        train_loop_config={"folder": str(folder)},
+        scaling_config=ScalingConfig(
+            num_workers=n_workers,
+            use_gpu=has_gpus,
+            resources_per_worker=None if has_gpus else {"CPU": 1},
+        ),
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if has_gpus else "gloo"),
+        run_config=RunConfig(
+            # Ray resumes a run of a known name by itself: ours has its own checkpoints.
+            name=f"{folder.name}-{uuid.uuid4().hex[:8]}",
+            storage_path=str(folder / "ray"),
+            failure_config=FailureConfig(max_failures=recipe.engine.retries),
+        ),
+    )
+    try:
+        trainer.fit()
+    finally:
+        shutil.rmtree(folder / "ray", ignore_errors=True)  # Ray's notes; nothing is resumed there
+
+
+def _train_function(config: dict[str, str]) -> None:
+    """What each of Ray's workers runs."""
+    from .worker import work
+
+    work(Path(config["folder"]))
+
+
+class _Telling:
+    """Passes the workers' reports on, each step once over all launches."""
+
+    def __init__(self, folder: RunFolder, tracker: Tracker, bar: Bar) -> None:
+        self._folder, self._tracker, self._bar = folder, tracker, bar
+        self._shown, self._recorded = 0, False
+
+    def look(self) -> None:
+        """Pass on what is new."""
+        told = self._folder.step_told
+        for report in self._folder.metrics():
+            step = int(report["step"])
+            if step > self._shown:
+                self._bar.advance(step - self._shown)
+                self._bar.note(
+                    f"loss {report['loss']:.3f}  {report['cells_per_s']:,.0f} cells/s  "
+                    f"{report['tokens_per_s']:,.0f} tokens/s"
+                )
+                self._shown = step
+            if step > told:
+                values = {k: v for k, v in report.items() if k != "step"}
+                self._tracker.log_metrics(values, step=step)
+                self._folder.set_step_told(step)
+        records = self._folder.records()
+        if not self._recorded and records and len(records) == records[0]["n_ranks"]:
+            self._recorded = True
+            first = records[0]
+            tags = {k: str(first[k]) for k in ("engine", "zero_stage", "n_ranks", "attention")}
+            self._tracker.set_tags({**tags, "pids": " ".join(str(r["pid"]) for r in records)})
+
+
+def _in_background(job: Callable[[], object], telling: _Telling) -> Exception | None:
+    """Run a job in a thread, so that this one can hear signals; its error, if it had one."""
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            job()
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="cytolake-pretrain", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_LOOK_INTERVAL_S)
+        telling.look()
+    telling.look()
+    return failed[0] if failed else None
+
+
+@contextmanager
+def _stopping(folder: RunFolder) -> Generator[None]:
+    """SIGINT and SIGTERM ask the workers for a checkpoint and an end; a second SIGINT is sharp."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and folder.is_asked_to_stop():
+            raise KeyboardInterrupt
+        folder.ask_to_stop()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _cause(folder: RunFolder, run: Run, error: Exception | None) -> CytolakeError:
+    """Why the workers ended without an end: an error of ours, or what Ray says."""
+    failure = folder.failure()
+    if failure is not None:
+        kind = getattr(errors, failure["kind"], TrainingError)
+        return kind(failure["message"])
+    said = str(error).strip().splitlines() or ["the workers ended without a word"]
+    failure = TrainingError(
+        f"the run {run.name} lost its workers: {said[-1]:.300}; its checkpoints are kept, the same "
+        "command goes on"
+    )
+    failure.__cause__ = error
+    return failure
+
+
+def _result(
+    folder: RunFolder, status: Literal["finished", "stopped", "already finished"], message: str
+) -> PretrainResult:
+    run = folder.read()
+    if run is None:
+        raise TrainingError(f"{folder.path}: run.json is gone")
+    try:
+        checkpoint = newest_checkpoint(folder.path)
+        step = read_info(checkpoint).step
+    except errors.CheckpointError:
+        checkpoint, step = None, 0
+    return PretrainResult(
+        status=status,
+        run_id=run.run_id,
+        run_folder=folder.path,
+        checkpoint=checkpoint,
+        step=step,
+        metrics=folder.metrics(),
+        records=folder.records(),
+        message=message,
+    )

@@ -1,0 +1,243 @@
+"""PretrainRecipe: all that decides a pretraining, parsed once and frozen.
+
+Knows no corpus, no torch and no engine. Shipped recipes lie in `recipes/*.toml`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from ..corpus.splits import Split
+from ..platform.configuration import Configuration
+from ..platform.errors import did_you_mean
+from ..platform.recipes import read_recipe
+from .families import FAMILIES
+
+
+class DataRecipe(Configuration):
+    """Which cells are learnt from.
+
+    Attributes:
+        where: a WHERE clause over the view `cells`; all primary cells where None.
+        part: the part of the recipe's split that may be seen; all parts where None.
+    """
+
+    where: str | None = None
+    part: str | None = None
+
+
+class VocabularyRecipe(Configuration):
+    """Which genes are tokens, and their medians.
+
+    Attributes:
+        set: `corpus` (medians of the selected cells, frozen; tokens are the protein-coding and
+            microRNA genes that have one) or an official set: `geneformer-v1`, `geneformer-v2`.
+    """
+
+    set: Literal["corpus", "geneformer-v1", "geneformer-v2"] = "corpus"
+
+
+class EncodingRecipe(Configuration):
+    """How cells become tokens.
+
+    Attributes:
+        length: the most tokens of a cell; also the model's number of positions.
+    """
+
+    length: int = Field(default=2048, ge=2)
+
+
+class ModelRecipe(Configuration):
+    """The shape of the model; names and defaults follow Geneformer V1-10M's configuration.
+
+    Attributes:
+        layers: number of transformer layers.
+        width: width of a hidden state.
+        heads: number of attention heads; divides `width`.
+        feed_forward: width inside a layer's feed-forward part.
+        activation: `relu` or `gelu`.
+        hidden_dropout: dropout of embeddings and layer outputs.
+        attention_dropout: must be 0: packed attention kernels have none.
+        initializer_range: standard deviation of fresh weights.
+        layer_norm_eps: epsilon of the layer norms.
+    """
+
+    layers: int = Field(default=6, ge=1)
+    width: int = Field(default=256, ge=2)
+    heads: int = Field(default=4, ge=1)
+    feed_forward: int = Field(default=512, ge=1)
+    activation: Literal["relu", "gelu"] = "relu"
+    hidden_dropout: float = Field(default=0.02, ge=0, lt=1)
+    attention_dropout: float = 0.0
+    initializer_range: float = Field(default=0.02, gt=0)
+    layer_norm_eps: float = Field(default=1e-12, gt=0)
+
+    @field_validator("attention_dropout")
+    @classmethod
+    def _no_attention_dropout(cls, value: float) -> float:
+        if value:
+            raise ValueError("expected 0: packed attention has no dropout, and none is ignored")
+        return value
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"heads = {self.heads} does not divide width = {self.width}")
+        return self
+
+
+class ObjectiveRecipe(Configuration):
+    """What is hidden from the model.
+
+    Attributes:
+        share: the share of a cell's tokens that is chosen.
+        masked: of these, the share that becomes `<mask>`.
+        random: of these, the share that becomes another gene; the rest stays.
+    """
+
+    share: float = Field(default=0.15, gt=0, le=1)
+    masked: float = Field(default=0.8, ge=0, le=1)
+    random: float = Field(default=0.1, ge=0, le=1)
+
+
+class TrainingRecipe(Configuration):
+    """How much is learnt, in which steps.
+
+    Attributes:
+        seed: of weights, order, masks and dropout.
+        epochs: passes over the cells; used where `steps` is None.
+        steps: number of optimizer steps.
+        cells_per_step: the global batch: cells of one optimizer step over all workers.
+        cells_per_group: cells that are read, packed and dealt to a worker together.
+        pack_tokens: the most tokens of one pack; at least the encoding's length.
+        precision: `fp32`, or `bf16` for the model's arithmetic (weights stay fp32).
+        log_seconds: how often metrics are written.
+    """
+
+    seed: int = Field(default=42, ge=0)
+    epochs: float = Field(default=3, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    cells_per_step: int = Field(default=144, ge=1)
+    cells_per_group: int = Field(default=12, ge=1)
+    pack_tokens: int = Field(default=8192, ge=2)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    log_seconds: float = Field(default=5, ge=0)
+
+
+class OptimizerRecipe(Configuration):
+    """AdamW and the course of its learning rate.
+
+    Attributes:
+        peak_lr: learning rate after the warm-up.
+        schedule: `linear` or `cosine` decay to 0 at the last step, or `constant`.
+        warmup_steps: steps of linear warm-up from 0.
+        betas: decay of the two moments.
+        epsilon: AdamW's epsilon.
+        weight_decay: decoupled decay, of matrices only (no biases, no layer norms).
+        clip: largest global norm of a step's gradient; 0 for none.
+    """
+
+    peak_lr: float = Field(default=1e-3, gt=0)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: int = Field(default=10_000, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.001, ge=0)
+    clip: float = Field(default=1.0, ge=0)
+
+
+class EngineRecipe(Configuration):
+    """What runs the steps.
+
+    Attributes:
+        kind: `deepspeed` or `torch`. `torch` with one worker runs in the calling process,
+            without Ray.
+        zero_stage: DeepSpeed's ZeRO stage: 0 or 1.
+        workers: number of worker processes.
+        threads: arithmetic threads of each.
+        retries: how often lost workers are replaced before the run fails.
+    """
+
+    kind: Literal["deepspeed", "torch"] = "deepspeed"
+    zero_stage: Literal[0, 1] = 1
+    workers: int = Field(default=2, ge=1)
+    threads: int = Field(default=1, ge=1)
+    retries: int = Field(default=2, ge=0)
+
+
+class CheckpointRecipe(Configuration):
+    """What is kept for resuming.
+
+    Attributes:
+        every_steps: steps between checkpoints; one is always made at the end.
+        keep: how many of the newest are kept.
+    """
+
+    every_steps: int = Field(default=1000, ge=1)
+    keep: int = Field(default=2, ge=1)
+
+
+class PretrainRecipe(Configuration):
+    """A pretraining, whole.
+
+    Attributes:
+        name: what the run is called, where the caller gives no other name.
+        family: a row of `train.families`.
+        split: how the corpus is cut into parts; stored in the checkpoint for evaluation.
+    """
+
+    name: str
+    family: str = "geneformer"
+    data: DataRecipe = DataRecipe()
+    split: Split | None = None
+    vocabulary: VocabularyRecipe = VocabularyRecipe()
+    encoding: EncodingRecipe = EncodingRecipe()
+    model: ModelRecipe = ModelRecipe()
+    objective: ObjectiveRecipe = ObjectiveRecipe()
+    training: TrainingRecipe = TrainingRecipe()
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    engine: EngineRecipe = EngineRecipe()
+    checkpoints: CheckpointRecipe = CheckpointRecipe()
+
+    @field_validator("family")
+    @classmethod
+    def _known_family(cls, value: str) -> str:
+        if value not in FAMILIES:
+            raise ValueError(f"no such family{did_you_mean(value, FAMILIES)}")
+        return value
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        part, split = self.data.part, self.split
+        if part is not None and (split is None or part not in split.names):
+            names = split.names if split else []
+            raise ValueError(f"data.part = {part!r}, but [split] has the parts {names}")
+        training, workers = self.training, self.engine.workers
+        if training.pack_tokens < self.encoding.length:
+            raise ValueError(
+                f"training.pack_tokens = {training.pack_tokens}, expected at least "
+                f"encoding.length = {self.encoding.length}: a pack holds whole cells"
+            )
+        n_groups, rest = divmod(training.cells_per_step, training.cells_per_group)
+        if rest or n_groups < workers:
+            raise ValueError(
+                f"training.cells_per_step = {training.cells_per_step} makes {n_groups} groups of "
+                f"{training.cells_per_group} cells with {rest} over; expected whole groups, one "
+                f"or more for each of {workers} workers"
+            )
+        return self
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> PretrainRecipe:
+    """Read a recipe.
+
+    Args:
+        name_or_path: a file, or the name of a shipped recipe.
+        overrides: `a.b=value` settings laid over the file.
+
+    Raises:
+        RecipeError: no such recipe, or something in it is not understood.
+    """
+    return read_recipe(str(name_or_path), PretrainRecipe, verb="pretrain", overrides=overrides)

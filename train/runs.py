@@ -1,0 +1,211 @@
+"""A run's folder: what it was started with, where it stands, what it has said so far.
+
+    run.json                          recipe, corpus, snapshot, tracking id, state
+    vocabulary.json, medians.json     frozen at the first start
+    checkpoints/step-*                see `checkpoints.py`
+    metrics.jsonl                     one line a report, each step once
+    record-0.json, record-1.json ...  what each worker says it is
+    end.json, failure.json            how the last launch ended
+    stop                              there while the workers are asked to stop
+
+Knows no Ray, no torch and no model: driver and workers meet here and nowhere else.
+"""
+
+import fcntl
+import json
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ..corpus.genes import Vocabulary
+from ..corpus.medians import MediansSet
+from ..platform.configuration import parse_values
+from ..platform.errors import TrainingError
+from ..platform.storage import write_durably
+from .recipe import PretrainRecipe
+
+State = Literal["running", "stopped", "finished"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What a run was started with, and its state.
+
+    Attributes:
+        name: of the run and its folder.
+        recipe: the recipe, whole.
+        corpus_uri: the corpus.
+        corpus_uuid: the corpus, whatever its place.
+        snapshot: the snapshot read; pinned at the first start.
+        selection_digest: hash of the list of cells.
+        n_cells: number of cells in the list.
+        run_id: the run in the tracking store.
+        state: where it stands.
+    """
+
+    name: str
+    recipe: dict[str, Any]
+    corpus_uri: str
+    corpus_uuid: str
+    snapshot: int
+    selection_digest: str
+    n_cells: int
+    run_id: str
+    state: State = "running"
+
+    @property
+    def pretrain_recipe(self) -> PretrainRecipe:
+        """The recipe, parsed."""
+        return parse_values(self.recipe, PretrainRecipe, origin=f"recipe of run {self.name}")
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the folder; nothing is made."""
+        self.path = path
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    def read(self) -> Run | None:
+        """What the run was started with; None before its first start.
+
+        Raises:
+            TrainingError: run.json is something else.
+        """
+        path = self.path / "run.json"
+        if not path.exists():
+            return None
+        try:
+            return Run(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise TrainingError(
+                f"{path}: {error}; remove {self.path} to start this run anew"
+            ) from error
+
+    def write(self, run: Run) -> None:
+        """Write what the run was started with."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write_json("run.json", asdict(run))
+
+    def set_state(self, state: State) -> None:
+        """Write where the run stands."""
+        if (run := self.read()) is not None:
+            self.write(replace(run, state=state))
+
+    def freeze_genes(self, vocabulary: Vocabulary, medians: MediansSet) -> None:
+        """Keep vocabulary and medians for every launch of the run."""
+        write_durably(self.path / "vocabulary.json", vocabulary.to_json().encode())
+        write_durably(self.path / "medians.json", medians.to_json().encode())
+
+    def genes(self) -> tuple[Vocabulary, MediansSet]:
+        """The frozen vocabulary and medians."""
+        vocabulary = (self.path / "vocabulary.json").read_text(encoding="utf-8")
+        medians = (self.path / "medians.json").read_text(encoding="utf-8")
+        return Vocabulary.from_json(vocabulary), MediansSet.from_json(medians)
+
+    # ------------------------------------------------------------- one launch
+
+    def begin_launch(self) -> None:
+        """Forget how the launch before ended."""
+        for path in (*self.path.glob("record-*.json"), *self._flags()):
+            path.unlink(missing_ok=True)
+
+    def ask_to_stop(self) -> None:
+        """Ask the workers to stop after the step they are in."""
+        (self.path / "stop").touch()
+
+    def is_asked_to_stop(self) -> bool:
+        """Whether the workers are asked to stop."""
+        return (self.path / "stop").exists()
+
+    def write_record(self, rank: int, record: Mapping[str, object]) -> None:
+        """Keep what a worker says it is."""
+        self._write_json(f"record-{rank}.json", record)
+
+    def records(self) -> list[dict[str, Any]]:
+        """What the workers of the last launch say they are, by rank."""
+        paths = sorted(self.path.glob("record-*.json"), key=lambda p: int(p.stem.split("-")[1]))
+        return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+    def write_end(self, step: int, why: str) -> None:
+        """Say how the launch ended."""
+        self._write_json("end.json", {"step": step, "why": why})
+
+    def end(self) -> dict[str, Any] | None:
+        """How the last launch ended; None where it did not end by itself."""
+        return self._read_json("end.json")
+
+    def write_failure(self, kind: str, message: str) -> None:
+        """Keep an error of ours for the driver: the first one is the cause."""
+        if not (self.path / "failure.json").exists():
+            self._write_json("failure.json", {"kind": kind, "message": message})
+
+    def failure(self) -> dict[str, Any] | None:
+        """The first error of ours in the last launch."""
+        return self._read_json("failure.json")
+
+    # --------------------------------------------------------------- metrics
+
+    def add_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Add a report."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics) + "\n")
+
+    def metrics(self) -> list[dict[str, float]]:
+        """All reports so far, each step once; a line cut short by a crash is left out."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Drop the reports of steps that will be done again."""
+        kept = [m for m in self.metrics() if m["step"] <= step]
+        text = "".join(json.dumps(m) + "\n" for m in kept)
+        write_durably(self.path / "metrics.jsonl", text.encode())
+
+    @property
+    def step_told(self) -> int:
+        """The last step whose report the tracking store has."""
+        told = self._read_json("told.json")
+        return int(told["step"]) if told else 0
+
+    def set_step_told(self, step: int) -> None:
+        """Note that the tracking store has the reports up to a step."""
+        self._write_json("told.json", {"step": step})
+
+    # --------------------------------------------------------------- one at a time
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Hold the run for one command; another command with the same name is refused.
+
+        Raises:
+            TrainingError: another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise TrainingError(
+                    f"the run {self.path.name} is being trained by another process; wait for it, "
+                    "or give this one another name"
+                ) from error
+            yield
+
+    def _flags(self) -> list[Path]:
+        return [self.path / name for name in ("end.json", "failure.json", "stop")]
+
+    def _write_json(self, name: str, values: Mapping[str, object]) -> None:
+        write_durably(self.path / name, json.dumps(values, indent=2).encode())
+
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

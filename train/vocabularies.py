@@ -1,0 +1,41 @@
+"""The vocabulary and medians that a recipe asks for. Knows the corpus's genes; knows no model."""
+
+from ..corpus.genes import Vocabulary, official_vocabulary
+from ..corpus.medians import MediansSet, medians_of, official_medians
+from ..corpus.store import Corpus
+from ..corpus.stream import Selection
+from ..platform.errors import VocabularyError
+from ..platform.resources import find
+from ..platform.settings import Settings
+from .recipe import PretrainRecipe
+
+
+def vocabulary_and_medians(
+    recipe: PretrainRecipe, corpus: Corpus, selection: Selection, settings: Settings
+) -> tuple[Vocabulary, MediansSet]:
+    """Build or find what the recipe's `[vocabulary]` names.
+
+    For `corpus`: the medians of the selected cells, and as tokens the protein-coding and microRNA
+    genes that have one, in the order of their ids (as the official vocabularies are).
+
+    Raises:
+        VocabularyError: no gene of the cells is protein-coding or a microRNA.
+        ResourceError: an official set is out of reach.
+    """
+    name = recipe.vocabulary.set
+    if name != "corpus":
+        tokens, mapping, medians = (
+            find(f"{name}-{part}", settings) for part in ("tokens", "mapping", "medians")
+        )
+        version = name.removeprefix("geneformer-")
+        return official_vocabulary([tokens, mapping], version), official_medians(medians)
+    medians = medians_of(corpus, selection)
+    table = corpus.sql("SELECT gene_id FROM genes WHERE biotype IN ('protein_coding', 'miRNA')")
+    coding = set(table.column("gene_id").to_pylist())
+    gene_ids = tuple(gene_id for gene_id in medians.gene_ids if gene_id in coding)
+    if not gene_ids:
+        raise VocabularyError(
+            f"none of the {len(medians.gene_ids)} genes with a median is known as protein-coding "
+            "or a microRNA; was the corpus made with another species' gene reference?"
+        )
+    return Vocabulary(gene_ids=gene_ids), medians

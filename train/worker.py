@@ -1,0 +1,246 @@
+"""One worker of a pretraining: corpus in, steps and checkpoints out. Knows no Ray.
+
+It is told a run's folder and finds the rest there; it goes on from the newest complete checkpoint.
+Without a process group it is the only rank, in a plain process.
+"""
+
+import os
+import socket
+import sys
+import time
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+from ..corpus.store import Corpus
+from ..corpus.stream import Selection, Stream
+from ..platform.errors import CytolakeError, TrainingError
+from .checkpoints import (
+    CheckpointInfo,
+    check_files,
+    checkpoints_in,
+    load_moments,
+    load_weights,
+    read_info,
+    save_checkpoint,
+)
+from .engines import Engine, TorchEngine, n_ranks, this_rank
+from .families import FAMILIES
+from .feeding import Feed, Plan, plan_of
+from .loop import LoopEnd, Metrics, train
+from .models.bert import PackedBert
+from .models.packed_attention import kernel_for
+from .objectives.masked_genes import MaskedGenes
+from .recipe import PretrainRecipe
+from .runs import Run, RunFolder
+
+_STOP_INTERVAL_S = 0.2
+
+
+def work(folder: Path) -> LoopEnd:
+    """Train the run of a folder to its end, or until it is asked to stop.
+
+    Raises:
+        CytolakeError: anything this run cannot go on with; noted in the folder for the driver.
+    """
+    run_folder = RunFolder(folder)
+    if (failure := run_folder.failure()) is not None:  # a retry cannot help: do not begin
+        raise TrainingError(failure["message"])
+    try:
+        return _work(run_folder)
+    except CytolakeError as error:
+        run_folder.write_failure(type(error).__name__, str(error))
+        raise
+
+
+def _work(folder: RunFolder) -> LoopEnd:
+    run = folder.read()
+    if run is None:
+        raise TrainingError(f"{folder.path}: holds no run.json; start the run with its recipe")
+    recipe = run.pretrain_recipe
+    torch.set_num_threads(recipe.engine.threads)
+    device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+    corpus = Corpus.open(run.corpus_uri, snapshot=run.snapshot)
+    selection = selection_of(recipe, corpus)
+    if selection.digest != run.selection_digest:
+        raise TrainingError(
+            f"snapshot {run.snapshot} of {run.corpus_uri} gives the cells {selection.digest:.12}, "
+            f"the run {run.name} began with {run.selection_digest:.12}: give it another name"
+        )
+    vocabulary, medians = folder.genes()
+    family = FAMILIES[recipe.family]
+    model = family.model(recipe, vocabulary, recipe.training.seed)
+    start = _resume_weights(folder, model)
+    torch.nn.Module.to(model, device)  # in place; transformers' own `to` is typed as a method
+    objective = family.objective(model, recipe, vocabulary)
+    engine = _engine(recipe, objective)
+    if start is not None:
+        engine.restore(load_moments(start), read_info(start).step)
+    n_done = read_info(start).step if start else 0
+    folder.write_record(this_rank(), _record(recipe, engine, device, n_done))
+    stream = Stream(
+        corpus,
+        selection,
+        seed=recipe.training.seed,
+        cells_per_group=recipe.training.cells_per_group,
+    )
+    training = recipe.training
+    plan = plan_of(
+        stream.n_groups,
+        groups_per_step=training.cells_per_step // training.cells_per_group,
+        epochs=training.epochs,
+        steps=training.steps,
+    )
+    feed = Feed(
+        stream,
+        family.encoding(vocabulary, medians, recipe.encoding.length),
+        objective,
+        plan,
+        pack_tokens=training.pack_tokens,
+        rank=this_rank(),
+        n_ranks=n_ranks(),
+    )
+    if this_rank() == 0:
+        folder.forget_metrics_after(n_done)
+    digests = (vocabulary.digest, medians.digest)
+
+    def save(step: int) -> None:
+        moments = engine.moments()
+        if this_rank() == 0:
+            save_checkpoint(
+                folder.checkpoints,
+                model=model,
+                vocabulary=vocabulary,
+                medians=medians,
+                info=_info(run, recipe, plan, step, digests),
+                moments=moments,
+                keep=recipe.checkpoints.keep,
+            )
+        _wait_for_all()
+
+    def report(metrics: Metrics) -> None:
+        if this_rank() == 0:
+            folder.add_metrics(asdict(metrics))
+
+    model.train()
+    try:
+        end = train(
+            engine,
+            feed,
+            plan,
+            recipe.optimizer,
+            seed=training.seed,
+            start=n_done,
+            log_seconds=training.log_seconds,
+            report=report,
+            save=save,
+            save_every=recipe.checkpoints.every_steps,
+            wants_stop=_StopAsked(folder),
+        )
+    finally:
+        feed.close()
+        stream.close()
+    if this_rank() == 0:
+        folder.write_end(end.step, end.why)
+    _wait_for_all()
+    return end
+
+
+def selection_of(recipe: PretrainRecipe, corpus: Corpus) -> Selection:
+    """The cells that a recipe may learn from."""
+    part = recipe.data.part
+    split = recipe.split if part is not None else None
+    return corpus.select(recipe.data.where, split=split, part=part)
+
+
+def _resume_weights(folder: RunFolder, model: PackedBert) -> Path | None:
+    found = checkpoints_in(folder.checkpoints)
+    if not found:
+        return None
+    check_files(found[-1])
+    load_weights(model, found[-1])
+    return found[-1]
+
+
+def _engine(recipe: PretrainRecipe, objective: MaskedGenes) -> Engine:
+    if recipe.engine.kind == "torch":
+        return TorchEngine(objective, recipe.optimizer)
+    from .deepspeed_engine import DeepSpeedStepper
+
+    return DeepSpeedStepper(objective, recipe.optimizer, recipe.engine.zero_stage)
+
+
+def _record(
+    recipe: PretrainRecipe, engine: Engine, device: torch.device, n_done: int
+) -> dict[str, object]:
+    """What this worker is: nothing of it is what was asked for, all of it is what is there."""
+    half = recipe.training.precision == "bf16"
+    dtype = torch.bfloat16 if half else torch.float32
+    return {
+        "rank": this_rank(),
+        "n_ranks": n_ranks(),
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "engine": engine.name,
+        "zero_stage": engine.zero_stage,
+        "backend": distributed.get_backend() if distributed.is_initialized() else "none",
+        "device": str(device),
+        "attention": kernel_for(device, dtype),
+        "precision": recipe.training.precision,
+        "threads": torch.get_num_threads(),
+        "resumed_at_step": n_done,
+    }
+
+
+def _info(
+    run: Run, recipe: PretrainRecipe, plan: Plan, step: int, digests: tuple[str, str]
+) -> CheckpointInfo:
+    return CheckpointInfo(
+        family=recipe.family,
+        recipe=run.recipe,
+        length=recipe.encoding.length,
+        snapshot=run.snapshot,
+        corpus_uuid=run.corpus_uuid,
+        where=recipe.data.where,
+        part=recipe.data.part,
+        selection_digest=run.selection_digest,
+        n_cells=run.n_cells,
+        vocabulary_digest=digests[0],
+        medians_digest=digests[1],
+        step=step,
+        epoch=step / plan.steps_per_epoch,
+        run_id=run.run_id,
+        versions=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a training rests on."""
+    found = {"python": sys.version.split()[0]}
+    for name in ("cytolake", "torch", "transformers", "deepspeed", "ray", "numpy", "numba"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+class _StopAsked:
+    """Whether the run is asked to stop; the folder is looked at a few times a second."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder, self._looked, self._said = folder, 0.0, False
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if not self._said and now - self._looked >= _STOP_INTERVAL_S:
+            self._looked, self._said = now, self._folder.is_asked_to_stop()
+        return self._said
+
+
+def _wait_for_all() -> None:
+    if n_ranks() > 1:
+        distributed.barrier()
