@@ -13,6 +13,7 @@ import typer
 from .platform.errors import CytolakeError, SettingsError
 from .platform.screen import remarks, results, table
 from .platform.settings import Settings, load_settings
+from .platform.storage import absolute_uri
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -361,7 +362,7 @@ def _corpus_uri(given: str | None, settings: Settings) -> str:
         raise SettingsError(
             "no corpus is named: give --corpus URI, or set `corpus` in cytolake.toml"
         )
-    return uri
+    return absolute_uri(uri)
 
 
 def _open(given: str | None, snapshot: int | None = None) -> "Corpus":

@@ -121,7 +121,8 @@ def run_demo(folder: Path, settings: Settings) -> None:
         parent.log_file(page)
         parent.finish()
     screen.print(Rule("Results", align="left"))
-    screen.print(table(_results(told)))
+    for chapter, result in _results(told):
+        screen.print(f"[bold]{chapter:<9}[/] {result}", highlight=False)
     screen.print(f"The whole story took {time.monotonic() - began:,.0f} s. Report: {page}")
     screen.print(f"All of it in MLflow: cd {folder} && cytolake ui", soft_wrap=True)
 
@@ -247,21 +248,22 @@ def _speed(trained: "PretrainResult") -> dict[str, object]:
     }
 
 
-def _results(told: Told) -> list[dict[str, object]]:
-    """The story on one screen: a row a result."""
+def _results(told: Told) -> list[tuple[str, str]]:
+    """The story on one screen: chapter and result."""
     read = sum(source.receipt.n_read for source in told.first.sources if source.receipt)
     kept = sum(source.receipt.n_kept for source in told.first.sources if source.receipt)
     speed = _speed(told.trained)
-    rows: list[dict[str, object]] = [
-        {"chapter": "ingest", "result": f"{read:,} cells read, {kept:,} kept"},
-        {"chapter": "sql", "result": f"{told.answer.num_rows} rows answered"},
-        {
-            "chapter": "pretrain",
-            "result": f"loss {speed['loss at first']:.2f} to {speed['loss at last']:.2f} in "
-            f"{speed['steps']} steps, {speed['cells/s']:,.0f} cells/s",
-        },
+    return [
+        ("ingest", f"{read:,} cells read, {kept:,} kept, by quality rules that are on record"),
+        ("sql", f"{told.answer.num_rows} rows answered from one snapshot"),
+        (
+            "pretrain",
+            f"loss {speed['loss at first']:.2f} to {speed['loss at last']:.2f} in "
+            f"{speed['steps']} steps, {speed['cells/s']:,.0f} cells/s, "
+            f"{speed['tokens/s']:,.0f} tokens/s",
+        ),
+        *((answer.task, answer.verdict.replace("[", "\\[")) for answer in told.answers),
     ]
-    return rows + [{"chapter": answer.task, "result": answer.verdict} for answer in told.answers]
 
 
 def _report(story: Story, told: Told, folder: Path) -> Path:
@@ -283,7 +285,7 @@ def _report(story: Story, told: Told, folder: Path) -> Path:
     question = Section(
         title=f"SQL: {story.question.asks}",
         parts=(
-            Prose(text=story.question.sql.strip()),
+            Prose(text=story.question.sql.strip(), tone="code"),
             Table(rows=told.answer, caption="Over all cells that measured the gene."),
         ),
     )

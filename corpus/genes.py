@@ -135,8 +135,10 @@ class GeneReference:
     def map_names(self, names: Iterable[str]) -> GeneMapping:
         """Understand a source's gene names: Ensembl ids, symbols or aliases, mixed as they come.
 
-        A symbol of several genes goes to the only protein-coding one among them, if there is
-        just one; an approved symbol is stronger than an alias.
+        A symbol of several genes goes to the protein-coding one among them; of several, to the
+        one with the lowest id (GENCODE v48 has 28 such symbols: 18 are chromosome Y's copies of
+        pseudoautosomal genes, the others newer read-through loci). An approved symbol is stronger
+        than an alias; an alias of several coding genes is ambiguous.
         """
         understood = [self._understand(str(name).strip()) for name in names]
         gene_ids = np.array([gene_id for gene_id, _ in understood], dtype=object)
@@ -157,8 +159,8 @@ class GeneReference:
                 continue
             coding = [row for row in rows if self.biotypes[row] == "protein_coding"]
             chosen = rows if len(rows) == 1 else coding
-            if len(chosen) == 1:
-                return self.gene_ids[chosen[0]], kind
+            if len(chosen) == 1 or (chosen and kind == "symbol"):
+                return min(self.gene_ids[row] for row in chosen), kind
             return UNMAPPED + name, "ambiguous"
         return UNMAPPED + name, "unmapped"
 

@@ -166,9 +166,16 @@ def _learn(
     seed: int,
 ) -> None:
     settings = recipe.finetune
-    learning = [weight for weight in classifier.parameters() if weight.requires_grad]
+    encoder = [weight for weight in classifier.encoder.parameters() if weight.requires_grad]
+    head = list(classifier.head.parameters())
+    learning = [*encoder, *head]
     optimizer = torch.optim.AdamW(
-        learning, lr=settings.peak_lr, weight_decay=settings.weight_decay, fused=True
+        [
+            {"params": encoder, "lr": settings.peak_lr},
+            {"params": head, "lr": settings.head_lr},
+        ],
+        weight_decay=settings.weight_decay,
+        fused=True,
     )
     per_epoch = -(-train.n_cells // settings.cells_per_step)
     n_steps = per_epoch * settings.epochs

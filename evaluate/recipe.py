@@ -37,7 +37,9 @@ class FinetuneRecipe(Configuration):
             are; -k all but the last k layers. The same for pretrained and fresh weights.
         epochs: passes over the training cells.
         cells_per_step: cells of one optimizer step.
-        peak_lr: AdamW's learning rate after a warm-up of a tenth of the steps; then linear to 0.
+        peak_lr: AdamW's learning rate of the encoder after a warm-up of a tenth of the steps; then
+            linear to 0.
+        head_lr: the same for the fresh linear head.
         weight_decay: AdamW's.
     """
 
@@ -47,7 +49,8 @@ class FinetuneRecipe(Configuration):
     frozen_layers: int = 0
     epochs: int = Field(default=4, ge=1)
     cells_per_step: int = Field(default=16, ge=1)
-    peak_lr: float = Field(default=1e-3, gt=0)
+    peak_lr: float = Field(default=3e-3, gt=0)
+    head_lr: float = Field(default=1e-2, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
 
 

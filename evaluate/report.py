@@ -31,7 +31,8 @@ class Prose:
 
     Attributes:
         text: plain words; blank lines part paragraphs.
-        tone: `plain`; `finding` is set off as the answer, `caution` as what limits it.
+        tone: `plain`; `finding` is set off as the answer, `caution` as what limits it, `code`
+            keeps its lines.
     """
 
     text: str
@@ -279,6 +280,8 @@ p{margin:.7rem 0;max-width:46rem}
 .lead{font-size:1.1rem;color:var(--soft)}
 .finding,.caution{padding:.7rem 1rem;border-left:4px solid var(--accent);background:#eef6f8;
 border-radius:0 6px 6px 0}
+.code{white-space:pre-wrap;font:14px/1.5 ui-monospace,Menlo,Consolas,monospace;
+background:var(--tint);padding:.7rem 1rem;border-radius:6px}
 .caution{border-color:var(--warm);background:#fdf4ec}
 nav ol{display:flex;flex-wrap:wrap;gap:.3rem 1.4rem;list-style-position:inside;padding:0;
 margin:1rem 0 0;font-size:.92rem}

@@ -85,11 +85,13 @@ class Harmonised:
         Returns:
             Counts, cells x genes, int64, indices ascending and unique in a row.
         """
-        # Copies: summing duplicates rewrites all three arrays in place.
-        summed = sparse.csr_matrix(
-            (matrix.data.astype(np.int64), self.gene_of[matrix.indices], matrix.indptr.copy()),
+        by_gene = sparse.csr_matrix(
+            (matrix.data.astype(np.int64), self.gene_of[matrix.indices], matrix.indptr),
             shape=(len(matrix.indptr) - 1, len(self.gene_ids)),
         )
+        # Transposed twice the genes come out ascending, in linear time; it also copies, and
+        # summing duplicates rewrites all arrays in place.
+        summed = sparse.csr_matrix(by_gene.tocsc().tocsr())
         summed.sum_duplicates()
         return summed
 

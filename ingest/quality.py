@@ -91,13 +91,16 @@ def measure(matrix: sparse.csr_matrix, genes: Harmonised) -> CellMeasures:
     """
     by_name = genes.mitochondrial_g[genes.gene_of][matrix.indices]
     mitochondrial = np.where(by_name, matrix.data, 0).astype(np.int64)
-    summed = genes.sum_genes(matrix)
-    coding = genes.coding_or_mirna_g[summed.indices].astype(np.int64)
+    if genes.n_summed:
+        by_gene = genes.sum_genes(matrix)
+        coding, ends = genes.coding_or_mirna_g[by_gene.indices], by_gene.indptr
+    else:
+        coding, ends = genes.coding_or_mirna_g[genes.gene_of][matrix.indices], matrix.indptr
     return CellMeasures(
         n_counts_c=_sum_rows(matrix.data.astype(np.int64), matrix.indptr),
         n_genes_c=np.diff(matrix.indptr).astype(np.int32),
         n_mitochondrial_c=_sum_rows(mitochondrial, matrix.indptr),
-        n_coding_c=_sum_rows(coding, summed.indptr).astype(np.int32),
+        n_coding_c=_sum_rows(coding.astype(np.int64), ends).astype(np.int32),
     )
 
 

@@ -15,10 +15,13 @@ _BOUNDS = {
 
 
 def show_ingest(report: IngestReport, screen: Console) -> None:
-    """Print what an ingest did, by source and by rule."""
-    for rows in (sources_table(report), rules_table(report)):
-        if rows.num_rows:
-            screen.print(table(rows.to_pylist(), rows.column_names))
+    """Print what an ingest did, by source; of the rules those that dropped or were skipped."""
+    sources = sources_table(report)
+    screen.print(table(sources.to_pylist(), sources.column_names))
+    rules = rules_table(report)
+    told = [row for row in rules.to_pylist() if row["dropped"] or row["skipped because"]]
+    if told:
+        screen.print(table(told, rules.column_names))
     for line in remarks_on(report):
         screen.print(f"- {line}", markup=False, soft_wrap=True)
 

@@ -25,8 +25,8 @@ from .sources.protocol import Names, Source
 from .sources.spool import SpooledSource, spool
 from .sources_toml import SourceEntry
 
-MOST_VALUES_PER_UNIT = 2**25
-"""Where cells are deep, units hold fewer of them: this many values need under 1 GB to prepare."""
+MOST_VALUES_PER_UNIT = 2**24
+"""Where cells are deep, units hold fewer of them: so many values need 1.5 GB to prepare."""
 
 
 class Survey(Configuration):

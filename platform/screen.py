@@ -9,15 +9,24 @@ from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
+PAGE_WIDTH = 160
+"""Columns where there is no terminal to ask: a log's or a file's tables are not folded."""
+
 
 def results() -> Console:
     """The console for what was asked for: standard output."""
-    return Console(highlight=False, soft_wrap=False)
+    return _wide_enough(Console(highlight=False))
 
 
 def remarks() -> Console:
     """The console for everything else: standard error."""
-    return Console(stderr=True, highlight=False)
+    return _wide_enough(Console(stderr=True, highlight=False))
+
+
+def _wide_enough(console: Console) -> Console:
+    if not console.is_terminal:
+        console.width = PAGE_WIDTH
+    return console
 
 
 def table(

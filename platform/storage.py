@@ -33,6 +33,15 @@ def local_path(uri: str | Path) -> Path:
     return Path(uri).expanduser()
 
 
+def absolute_uri(uri: str) -> str:
+    """The same place, told so that a process in another working folder finds it too.
+
+    Raises:
+        SettingsError: as in `local_path`.
+    """
+    return uri if "://" in uri else str(local_path(uri).absolute())
+
+
 def sha256_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, as 64 hex digits."""
     digest = hashlib.sha256()

@@ -26,6 +26,7 @@ from ..platform.errors import CytolakeError, TrainingError
 from ..platform.progress import Bar, progress
 from ..platform.session import ray_session
 from ..platform.settings import Settings
+from ..platform.storage import absolute_uri
 from ..platform.tracking import Tracker, open_run
 from .checkpoints import newest_checkpoint, read_info
 from .curves import training_curves
@@ -106,7 +107,8 @@ def pretrain(
             more often than the recipe allows, or the loss is no number.
         CytolakeError: whatever corpus, vocabulary and checkpoints have to say.
     """
-    place = run_folder or run_folder_of(settings, recipe.name)
+    corpus_uri = absolute_uri(corpus_uri)  # workers have other working folders
+    place = (run_folder or run_folder_of(settings, recipe.name)).absolute()
     folder = RunFolder(place)
     with folder.held():
         begun = folder.read()
