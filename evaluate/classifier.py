@@ -24,6 +24,11 @@ from ..train.packing import Pack, pack_cells, pack_of
 from .embeddings import arithmetic_threads, mean_of_genes
 from .recipe import EvaluationRecipe
 
+LEAST_SPREAD = 0.02
+"""Least scale of the head's input, as a share of the states' root mean square. Fresh and trained
+models had 0.05 and more; a model whose states have collapsed (0.0005 was seen after a pretraining
+that learnt gene frequencies only) is not blown up by its own noise."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelArrays:
@@ -110,7 +115,8 @@ class CellClassifier(nn.Module):
         with torch.no_grad():
             states_cd = torch.cat([self.pooled(pack.to(self.device)) for pack in packs])
             self.center = states_cd.mean(dim=0)
-            self.scale = states_cd.std(dim=0).clamp_min(1e-6)
+            floor = LEAST_SPREAD * float(states_cd.square().mean().sqrt())
+            self.scale = states_cd.std(dim=0).clamp_min(max(floor, 1e-6))
 
 
 def finetune_and_predict(

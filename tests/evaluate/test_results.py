@@ -1,5 +1,6 @@
 """What an answer says of itself, on a terminal, in text and in the report."""
 
+import io
 import math
 
 import pyarrow as pa
@@ -44,7 +45,7 @@ def test_a_difference_whose_interval_holds_0_is_no_difference():
 
 
 def test_a_terminal_a_text_and_a_page_say_the_same(result: EvaluationResult):
-    screen = Console(width=120, record=True, file=open("/dev/null", "w"))
+    screen = Console(width=120, record=True, file=io.StringIO())
     for part in result.shown():
         screen.print(part)
     page = render_report(title="A page", sections=[result.section()])
