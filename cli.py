@@ -16,8 +16,6 @@ from .platform.settings import Settings, load_settings
 from .platform.storage import absolute_uri
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from .corpus.store import Corpus
 
 app = typer.Typer(
@@ -190,9 +188,9 @@ def sql(
     output: Annotated[Path | None, typer.Option(help="A file instead of the screen.")] = None,
 ) -> None:
     """Answer a question from the corpus. Views: cells, genes, sources, expression, measured, ..."""
-    if format not in ("table", "csv", "json", "parquet"):
-        raise SettingsError(f"--format {format}: expected table, csv, json or parquet")
-    _write_answer(_open(corpus, snapshot).sql(query), format, output)
+    from .corpus.answers import hand_over
+
+    hand_over(_open(corpus, snapshot).sql(query), format, output)
 
 
 @app.command(epilog="Example: cytolake pretrain geneformer-tiny --corpus lake")
@@ -383,19 +381,3 @@ def _pairs(words: Sequence[str] | None, option: str) -> dict[str, str]:
             raise SettingsError(f"{option} {word}: expected NAME=VALUE")
         pairs[key] = value
     return pairs
-
-
-def _write_answer(answer: "pa.Table", format_name: str, output: Path | None) -> None:
-    if format_name == "table" and output is None:
-        results().print(table(answer.to_pylist(), answer.column_names))
-        return
-    from .corpus.answers import serialise
-
-    data = serialise(answer, "csv" if format_name == "table" else format_name)
-    if output is not None:
-        from .platform.storage import write_durably
-
-        write_durably(output, data)
-        remarks().print(f"{output}: {answer.num_rows:,} rows", soft_wrap=True)
-    else:
-        sys.stdout.buffer.write(data)

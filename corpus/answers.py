@@ -1,13 +1,43 @@
-"""A query's answer as bytes: CSV, JSON or Parquet. Knows no corpus and no query."""
+"""A query's answer for a person, a pipe or a file. Knows no corpus and no query."""
 
 import io
 import json
+import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from ..platform.errors import QueryError
+from ..platform.screen import remarks, results, table
+from ..platform.storage import write_durably
+
+FORMS = ("table", "csv", "json", "parquet")
+
+
+def hand_over(answer: pa.Table, form: str, output: Path | None) -> None:
+    """Print an answer, or write it to a file.
+
+    Args:
+        answer: the rows.
+        form: `table` for a person (a file gets CSV), or a form of `serialise`.
+        output: the file; standard output where None.
+
+    Raises:
+        QueryError: as in `serialise`.
+    """
+    if form not in FORMS:
+        raise QueryError(f"format {form!r}: expected {', '.join(FORMS)}")
+    if form == "table" and output is None:
+        results().print(table(answer.to_pylist(), answer.column_names))
+        return
+    data = serialise(answer, "csv" if form == "table" else form)
+    if output is None:
+        sys.stdout.buffer.write(data)
+    else:
+        write_durably(output, data)
+        remarks().print(f"{output}: {answer.num_rows:,} rows", soft_wrap=True)
 
 
 def serialise(answer: pa.Table, form: str) -> bytes:

@@ -25,6 +25,8 @@ class RankUnigram:
         edges: first rank of each bin; the last bin has no end. Shape (n_bins,), begins with 0.
         unigram_v: probability of each token at any rank. Shape (v,); 0 for special tokens.
         bins_bv: probability of each token in each bin. Shape (n_bins, v).
+        places_bv: each token's place in each bin by falling probability, equals by token.
+            Shape (n_bins, v).
         strength: how many tokens' worth of the unigram each bin was smoothed with.
         n_tokens: how many tokens were counted.
     """
@@ -32,6 +34,7 @@ class RankUnigram:
     edges: NDArray[np.int64]
     unigram_v: NDArray[np.float64]
     bins_bv: NDArray[np.float64]
+    places_bv: NDArray[np.int64]
     strength: float
     n_tokens: int
 
@@ -43,30 +46,65 @@ class RankUnigram:
         """Probabilities of every token at each rank. Shape (m, v)."""
         return self.bins_bv[self.bins_of(ranks_m)]
 
-    def without_visible(
+    def guess(
+        self, ranks_m: NDArray[np.integer], truth_m: NDArray[np.integer]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The place of the true gene (0 is first) and its cross-entropy in nats. Shapes (m,)."""
+        bins_m = self.bins_of(ranks_m)
+        return self.places_bv[bins_m, truth_m], -np.log(self.bins_bv[bins_m, truth_m])
+
+    def guess_anywhere(
+        self, truth_m: NDArray[np.integer]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """As `guess`, from the unigram alone: the rank is not looked at."""
+        places_v = _places(self.unigram_v[None, :])[0]
+        return places_v[truth_m], -np.log(self.unigram_v[truth_m])
+
+    def guess_unseen(
         self,
         ranks_m: NDArray[np.integer],
+        truth_m: NDArray[np.integer],
         visible: NDArray[np.integer],
         *,
         false_share: float,
-    ) -> NDArray[np.float64]:
-        """As `at_ranks`, for one cell whose visible tokens are known.
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """As `guess`, for one cell whose visible tokens are known.
 
         A gene stands in a cell once, so one that is seen is not under a mask. But a few of the
         visible tokens are not the cell's own (the objective put a random one there), so each is
-        struck down to that share and not to zero.
+        struck down to that share and not to zero, and the rest is scaled up to sum to 1.
+
+        Only the visible tokens are looked at: the others keep their order, so a place is that of
+        the whole bin, less the visible that stood before, and with those that still do.
 
         Args:
             ranks_m: the masked ranks of the cell. Shape (m,).
-            visible: the tokens that are seen. Any shape.
-            false_share: which share of the visible tokens is not the cell's own.
+            truth_m: the genes that stood there. Shape (m,).
+            visible: the tokens that are seen. Shape (n_visible,).
+            false_share: which share of the visible tokens is not the cell's own, > 0.
 
         Returns:
-            Shape (m, v), rows sum to 1.
+            Places and cross-entropies. Shapes (m,).
         """
-        probabilities_mv = self.at_ranks(ranks_m)
-        probabilities_mv[:, np.unique(visible)] *= false_share
-        return probabilities_mv / probabilities_mv.sum(axis=1, keepdims=True)
+        seen_s = np.unique(visible)
+        bins_m = self.bins_of(ranks_m)
+        own_m = self.bins_bv[bins_m, truth_m]
+        seen_ms = self.bins_bv[bins_m][:, seen_s] if len(seen_s) else np.zeros((len(own_m), 0))
+        left_m = 1.0 - (1.0 - false_share) * seen_ms.sum(axis=1)
+        places_m = self.places_bv[bins_m, truth_m].copy()
+        is_seen_m = np.isin(truth_m, seen_s)
+        own_m = np.where(is_seen_m, own_m * false_share, own_m)
+        before_ms = self.places_bv[bins_m][:, seen_s] < places_m[:, None]
+        struck_ms = seen_ms * false_share
+        still_ms = (struck_ms > own_m[:, None]) | (
+            (struck_ms == own_m[:, None]) & (seen_s[None, :] < truth_m[:, None])
+        )
+        places_m += still_ms.sum(axis=1) - before_ms.sum(axis=1)
+        for row in np.flatnonzero(is_seen_m):  # a random token that is the answer elsewhere: rare
+            weights_v = self.bins_bv[bins_m[row]].copy()
+            weights_v[seen_s] *= false_share
+            places_m[row] = _places(weights_v[None, :])[0, truth_m[row]]
+        return places_m, np.log(left_m) - np.log(own_m)
 
 
 def fit_rank_unigram(
@@ -116,6 +154,7 @@ def fit_rank_unigram(
         edges=edges,
         unigram_v=unigram_v,
         bins_bv=bins_bv,
+        places_bv=_places(bins_bv),
         strength=strength,
         n_tokens=len(tokens),
     )
@@ -169,6 +208,14 @@ def log_normalised(
     logs = sparse.csr_matrix(scaled)
     logs.data = np.log1p(logs.data)
     return logs
+
+
+def _places(weights_bv: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Each column's place in its row by falling value; equals in the order of columns."""
+    order_bv = np.argsort(-weights_bv, axis=1, kind="stable")
+    places_bv = np.empty_like(order_bv)
+    np.put_along_axis(places_bv, order_bv, np.arange(weights_bv.shape[1])[None, :], axis=1)
+    return places_bv.astype(np.int64)
 
 
 def _bin_edges(length: int) -> NDArray[np.int64]:

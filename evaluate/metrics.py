@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import stats
 
 from ..platform.errors import EvaluationError
 from .scores import Score
@@ -37,10 +37,11 @@ def ranks_of_truth(
     """
     _check_truth(scores_mk, truth_m)
     own_m1 = scores_mk[np.arange(len(truth_m)), truth_m][:, None]
-    above = (scores_mk > own_m1).sum(axis=1)
-    earlier_mk = np.arange(scores_mk.shape[1])[None, :] < truth_m[:, None]
-    equal = ((scores_mk == own_m1) & earlier_mk).sum(axis=1)
-    return (above + equal).astype(np.int64)
+    ranks_m = np.count_nonzero(scores_mk > own_m1, axis=1).astype(np.int64)
+    equal_mk = scores_mk == own_m1
+    for row in np.flatnonzero(np.count_nonzero(equal_mk, axis=1) > 1):
+        ranks_m[row] += np.count_nonzero(equal_mk[row, : truth_m[row]])
+    return ranks_m
 
 
 def cross_entropies(
@@ -58,7 +59,10 @@ def cross_entropies(
     _check_truth(logits_mk, truth_m)
     wide_mk = logits_mk.astype(np.float64)
     own_m = wide_mk[np.arange(len(truth_m)), truth_m]
-    return np.asarray(special.logsumexp(wide_mk, axis=1) - own_m, dtype=np.float64)
+    largest_m = wide_mk.max(axis=1)
+    # In place: logits are the largest array of an evaluation.
+    np.exp(np.subtract(wide_mk, largest_m[:, None], out=wide_mk), out=wide_mk)
+    return np.log(wide_mk.sum(axis=1)) + largest_m - own_m
 
 
 def macro_f1(truth_m: NDArray[np.integer], predicted_m: NDArray[np.integer]) -> float:

@@ -49,7 +49,7 @@ class FinetuneRecipe(Configuration):
     frozen_layers: int = 0
     epochs: int = Field(default=4, ge=1)
     cells_per_step: int = Field(default=16, ge=1)
-    peak_lr: float = Field(default=1e-3, gt=0)
+    peak_lr: float = Field(default=3e-3, gt=0)
     head_lr: float = Field(default=1e-2, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
 

@@ -38,6 +38,11 @@ class _Guesses:
     ranks: NDArray[np.int64]
     losses: NDArray[np.float64]
 
+    @classmethod
+    def of(cls, guess: tuple[NDArray[np.int64], NDArray[np.float64]]) -> "_Guesses":
+        """Places and cross-entropies, as a baseline gives them."""
+        return cls(ranks=guess[0], losses=guess[1])
+
 
 def masked(
     checkpoint: Checkpoint,
@@ -161,20 +166,22 @@ def _guess(
             on_device = hidden.pack.to(model.device)
             states = model.hidden_states(on_device)[rows.to(model.device)]
             logits_mv = model.logits(states).float().cpu().numpy()
-        found[CHECKPOINT].append(_judged(logits_mv, labels))
+        places_m = ranks_of_truth(logits_mv, labels)
+        found[CHECKPOINT].append(
+            _Guesses(ranks=places_m, losses=cross_entropies(logits_mv, labels))
+        )
         ranks_m = pack.positions[rows].numpy() - leading
-        log_unigram = _log(table.unigram_v)[None, :].repeat(len(labels), axis=0)
-        found[UNIGRAM].append(_judged(log_unigram, labels))
-        found[BY_RANK].append(_judged(_log(table.at_ranks(ranks_m)), labels))
+        found[UNIGRAM].append(_Guesses.of(table.guess_anywhere(labels)))
+        found[BY_RANK].append(_Guesses.of(table.guess(ranks_m, labels)))
         place_m = np.searchsorted(pack.offsets.numpy(), rows.numpy(), side="right") - 1
         for place in range(pack.n_cells):
             here = place_m == place
             begin, end = int(pack.offsets[place]), int(pack.offsets[place + 1])
             shown = hidden.pack.tokens[begin:end].numpy()
-            unseen = table.without_visible(
-                ranks_m[here], shown[shown >= n_special], false_share=false_share
+            unseen = table.guess_unseen(
+                ranks_m[here], labels[here], shown[shown >= n_special], false_share=false_share
             )
-            found[BY_RANK_UNSEEN].append(_judged(_log(unseen), labels[here]))
+            found[BY_RANK_UNSEEN].append(_Guesses.of(unseen))
         cells.append(np.array(pack.rows, dtype=np.int64)[place_m])
         if advance is not None:
             advance(pack.n_cells)
@@ -192,17 +199,6 @@ def _guess(
         for name, parts in found.items()
     }
     return joint, cell_m
-
-
-def _judged(scores_mv: NDArray[np.floating], labels: NDArray[np.integer]) -> _Guesses:
-    return _Guesses(
-        ranks=ranks_of_truth(scores_mv, labels), losses=cross_entropies(scores_mv, labels)
-    )
-
-
-def _log(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The logarithm; of 0 (special tokens, struck-out genes) minus infinity, without a warning."""
-    return np.log(probabilities, where=probabilities > 0, out=np.full_like(probabilities, -np.inf))
 
 
 def _over_positions(guesses: dict[str, _Guesses], table: RankUnigram) -> pa.Table:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from cytolake.evaluate.baselines import fit_rank_unigram, log_normalised, logistic_regression
+from cytolake.evaluate.metrics import ranks_of_truth
 from cytolake.platform.errors import EvaluationError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,16 +46,42 @@ def test_early_ranks_have_a_bin_each():
     assert fitted(100).edges[:3].tolist() == [0, 1, 2]
 
 
-def test_visible_genes_are_struck_down_and_the_rest_renormalised():
+def test_places_and_cross_entropies_are_those_of_the_whole_distribution():
     found = fitted()
-    ranks = np.array([0, 2])
-    plain = found.at_ranks(ranks)
-    without = found.without_visible(ranks, np.array([4, 4, 3]), false_share=0.0)
-    assert without[:, [3, 4]].tolist() == [[0.0, 0.0], [0.0, 0.0]]
-    kept = plain[:, [2, 5, 6]]
-    assert without[:, [2, 5, 6]] == pytest.approx(kept / kept.sum(axis=1, keepdims=True))
-    softer = found.without_visible(ranks, np.array([4]), false_share=0.5)
-    assert softer[0, 4] == pytest.approx(plain[0, 4] / 2 / (1 - plain[0, 4] / 2))
+    ranks, truth = np.array([0, 1, 2, 2]), np.array([4, 6, 5, 2])
+    places, losses = found.guess(ranks, truth)
+    whole = found.at_ranks(ranks)
+    assert places.tolist() == ranks_of_truth(whole, truth).tolist()
+    assert losses == pytest.approx(-np.log(whole[range(4), truth]))
+    places, losses = found.guess_anywhere(truth)
+    assert places.tolist() == ranks_of_truth(found.unigram_v[None].repeat(4, 0), truth).tolist()
+    assert losses == pytest.approx(-np.log(found.unigram_v[truth]))
+
+
+@given(
+    st.lists(st.integers(2, 6), max_size=5),
+    st.lists(st.tuples(st.integers(0, 7), st.integers(2, 6)), min_size=1, max_size=6),
+    st.sampled_from([1e-9, 0.017, 0.5, 1.0]),
+)
+def test_visible_genes_are_struck_down_and_the_rest_renormalised(
+    visible: list[int], asked: list[tuple[int, int]], share: float
+):
+    found = fitted()
+    ranks, truth = np.array([rank for rank, _ in asked]), np.array([gene for _, gene in asked])
+    whole = found.at_ranks(ranks)
+    for gene in set(visible):
+        whole[:, gene] *= share
+    whole /= whole.sum(axis=1, keepdims=True)
+    places, losses = found.guess_unseen(
+        ranks, truth, np.array(visible, dtype=int), false_share=share
+    )
+    expected = whole[range(len(asked)), truth]
+    assert losses == pytest.approx(-np.log(expected))
+    # Rounding may part what is equal, so a place is held against the values around it.
+    for row, place in enumerate(places):
+        above = (whole[row] > expected[row] * (1 + 1e-12)).sum()
+        at_least = (whole[row] >= expected[row] * (1 - 1e-12)).sum()
+        assert above <= place < at_least
 
 
 def test_smoothing_is_weak_where_ranks_tell_much_and_strong_where_they_do_not():
