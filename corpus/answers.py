@@ -45,7 +45,8 @@ def serialise(answer: pa.Table, form: str) -> bytes:
 
     Args:
         answer: the rows.
-        form: `csv` (a header, NULL as nothing), `json` (an array of objects) or `parquet`.
+        form: `csv` (a header, NULL as nothing), `json` (an array of objects) or `parquet`;
+            bytes become hexadecimal digits in the first two.
 
     Raises:
         QueryError: no such form, or one that cannot hold the answer's types.
@@ -53,7 +54,7 @@ def serialise(answer: pa.Table, form: str) -> bytes:
     target = io.BytesIO()
     try:
         if form == "csv":
-            pacsv.write_csv(answer, target)
+            pacsv.write_csv(_with_hexadecimals(answer), target)
         elif form == "parquet":
             pq.write_table(answer, target, write_page_checksum=True)
         elif form == "json":
@@ -67,6 +68,15 @@ def serialise(answer: pa.Table, form: str) -> bytes:
             "use parquet"
         ) from error
     return target.getvalue()
+
+
+def _with_hexadecimals(answer: pa.Table) -> pa.Table:
+    for at, field in enumerate(answer.schema):
+        if pa.types.is_binary(field.type) or pa.types.is_fixed_size_binary(field.type):
+            values = answer.column(at).to_pylist()
+            digits = pa.array([None if v is None else v.hex() for v in values], pa.string())
+            answer = answer.set_column(at, field.name, digits)
+    return answer
 
 
 def _as_json(value: object) -> object:

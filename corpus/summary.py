@@ -1,6 +1,7 @@
 """What a corpus tells of itself, for the terminal. Knows the answers' shape; asks nothing."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -38,7 +39,7 @@ def show_corpus(shown: Mapping[str, Any], screen: Console) -> None:
 def show_log(entries: Sequence[Mapping[str, Any]], screen: Console) -> None:
     """Print `Corpus.log()`: the commits, newest first."""
     columns = ("snapshot", "at", "what", "n_read", "n_kept", "dropped", "n_segments")
-    screen.print(table(entries, columns))
+    screen.print(table([{**entry, "at": _moment(entry["at"])} for entry in entries], columns))
 
 
 def show_why(answers: Sequence[Mapping[str, Any]], screen: Console) -> None:
@@ -69,3 +70,9 @@ def show_why(answers: Sequence[Mapping[str, Any]], screen: Console) -> None:
             screen.print(f"at least {least:.0f} coding or miRNA genes must be detected")
         for rule, why in answer["skipped_rules"].items():
             screen.print(f"- {rule} was skipped: {why}", markup=False, soft_wrap=True)
+
+
+def _moment(milliseconds: int) -> str:
+    """A commit's time as ISO 8601, in UTC."""
+    moment = datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
+    return moment.isoformat(sep=" ", timespec="seconds")

@@ -297,9 +297,10 @@ thead th{background:var(--tint);color:var(--soft);font-weight:600;white-space:no
 border-bottom:2px solid var(--line)}
 tbody tr:hover{background:var(--tint)}
 .number{text-align:right}
+td:first-child{min-width:11rem}
 .scores{margin:0 0 1.1rem;min-width:36rem}
 .scores caption{text-align:left;font-weight:600;padding:.2rem .8rem}
-.scores th{font-weight:400;width:16rem}
+.scores th{font-weight:400;width:19rem}
 svg circle{fill:var(--accent)}
 svg .interval{stroke:var(--accent);stroke-width:2.5;stroke-opacity:.45;stroke-linecap:round}
 footer{color:var(--soft);font-size:.85rem;padding-top:1.5rem;padding-bottom:3rem}

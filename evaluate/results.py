@@ -89,6 +89,7 @@ class EvaluationResult:
                 *(
                     Plot(figure=figure, caption=_CAPTIONS.get(name, name), raster=name in _DENSE)
                     for name, figure in self.figures.items()
+                    if name != self.task  # the scores, which the list above draws already
                 ),
                 *(
                     Table(rows=table.slice(0, 25), caption=_CAPTIONS.get(name, name))
@@ -102,11 +103,13 @@ class EvaluationResult:
 _TITLES = {
     "masked": (
         "Guessing hidden genes",
-        "Only at positions whose input is <mask>. Dots are values, bars 95 % intervals.",
+        "Only at positions whose input is <mask>; of cross-entropy less is better. "
+        "Dots are values, bars 95 % intervals.",
     ),
     "finetune": (
         "Naming cells",
-        "The same folds and training cells for all. Dots are values, bars 95 % intervals.",
+        "Means over folds; the same folds and training cells for all. Dots are values, bars 95 % "
+        "intervals.",
     ),
     "perturb": (
         "Deleting genes",
@@ -115,8 +118,6 @@ _TITLES = {
 }
 _CAPTIONS = {
     "positions": "Over all <mask> positions, not by unit",
-    "masked": "Accuracy: higher is better; cross-entropy: lower is better",
-    "finetune": "Means over folds",
     "confusion": "Held-out cells of all folds; shades are shares of the true label",
     "folds": "By fold",
     "labels": "By label, held-out cells of all folds together",

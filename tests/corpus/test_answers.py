@@ -23,9 +23,10 @@ def test_csv_and_parquet_and_json_hold_the_rows() -> None:
     assert read == ANSWER
 
 
-def test_bytes_become_hexadecimal_in_json() -> None:
+def test_bytes_become_hexadecimal_in_json_and_csv() -> None:
     answer = pa.table({"content_hash": pa.array([b"\x01\xff"], pa.binary(2))})
     assert json.loads(serialise(answer, "json")) == [{"content_hash": "01ff"}]
+    assert serialise(answer, "csv") == b'"content_hash"\n"01ff"\n'
 
 
 def test_an_unknown_form_and_a_type_that_csv_cannot_hold_are_refused() -> None:
