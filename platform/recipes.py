@@ -1,10 +1,12 @@
 """Recipes as files: shipped ones by name, a user's own by path. Knows no recipe's settings.
 
-A recipe's first comment line says what it is.
+The first sentence of a recipe's first comment says what it is.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,11 +35,16 @@ def shipped(verb: str | None = None) -> dict[str, ShippedRecipe]:
     for of_verb, shelf in SHELVES.items():
         if verb in (None, of_verb):
             for path in sorted(shelf.glob("*.toml")):
-                about = path.read_text().splitlines()[0].removeprefix("#").strip()
                 found[path.stem] = ShippedRecipe(
-                    name=path.stem, verb=of_verb, about=about, path=path
+                    name=path.stem, verb=of_verb, about=_about(path.read_text()), path=path
                 )
     return found
+
+
+def _about(text: str) -> str:
+    lines = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    words = " ".join(line.removeprefix("#").strip() for line in lines)
+    return re.split(r"(?<=[.?!])\s", words, maxsplit=1)[0]
 
 
 def find_recipe(name: str, verb: str | None = None) -> Path:
