@@ -26,6 +26,8 @@ print(sorted(seen))
 """
 
 
+# The file is of an old anndata, whose reading warns in words of several libraries.
+@pytest.mark.filterwarnings("ignore")
 def test_two_ingests_and_a_reader_do_not_disturb_each_other(
     pbmc_sources: Path, tmp_path: Path
 ) -> None:
