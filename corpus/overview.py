@@ -4,7 +4,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ..platform.errors import CytolakeError, NoCellsError
-from .segments import verify_segment
+from .verification import verify_segment
 
 if TYPE_CHECKING:
     from .store import Corpus

@@ -19,7 +19,9 @@ from scipy import sparse
 
 from ..corpus import content
 from ..corpus.cells import CellBatch
-from ..corpus.segments import SegmentRecord, verify_segment, write_segment
+from ..corpus.records import SegmentRecord
+from ..corpus.verification import verify_segment
+from ..corpus.writing import write_segment
 from ..platform.configuration import Configuration
 from ..platform.errors import NotRawCountsError
 from .metadata import annotations, burdened
