@@ -6,17 +6,23 @@ Knows no format, no model and no statistics: it parses words, calls a room, show
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from .corpus_cli import corpus_app
+from .options import (
+    AddressOption,
+    CorpusOption,
+    SnapshotOption,
+    corpus_uri,
+    open_corpus,
+    plain,
+    with_address,
+)
 from .platform.errors import CytolakeError, SettingsError
 from .platform.screen import remarks, results, table
-from .platform.settings import Settings, load_settings
-from .platform.storage import absolute_uri
-
-if TYPE_CHECKING:
-    from .corpus.store import Corpus
+from .platform.settings import load_settings
 
 app = typer.Typer(
     name="cytolake",
@@ -28,24 +34,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-corpus_app = typer.Typer(help="Look at a corpus: show, log, verify.", no_args_is_help=True)
 resources_app = typer.Typer(help="Files from elsewhere: list, fetch.", no_args_is_help=True)
 recipes_app = typer.Typer(help="Shipped recipes: list, show, copy.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(resources_app, name="resources")
 app.add_typer(recipes_app, name="recipes")
 
-CorpusOption = Annotated[
-    str | None, typer.Option("--corpus", help="The corpus; the setting `corpus` where left out.")
-]
-SnapshotOption = Annotated[
-    int | None, typer.Option("--snapshot", help="An earlier snapshot; the newest where left out.")
-]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Lay a.b=value over the recipe; repeatable.")
-]
-AddressOption = Annotated[
-    str | None, typer.Option("--address", help="A Ray cluster; this machine where left out.")
 ]
 
 
@@ -61,15 +57,11 @@ def main() -> None:
     except CytolakeError as error:
         if debug:
             raise
-        remarks().print(f"[bold red]error[/]: {_plain(str(error))}", soft_wrap=True)
+        remarks().print(f"[bold red]error[/]: {plain(str(error))}", soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         remarks().print("stopped")
         sys.exit(130)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
 
 
 @app.command(epilog="Example: cytolake demo --folder my-demo")
@@ -95,7 +87,7 @@ def inspect(files: Annotated[list[str], typer.Argument(help="Count files or fold
             results().print(inspect_source(file, settings).to_text(), markup=False)
         except CytolakeError as error:
             failed += 1
-            remarks().print(f"[bold red]error[/]: {_plain(str(error))}", soft_wrap=True)
+            remarks().print(f"[bold red]error[/]: {plain(str(error))}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
 
@@ -117,6 +109,9 @@ def ingest(
     ] = None,
     recover: Annotated[str | None, typer.Option(help="log1p_cp10k: undo a log.")] = None,
     panel: Annotated[str | None, typer.Option(help="'use' lets a panel into medians.")] = None,
+    replace: Annotated[
+        str | None, typer.Option(help="A source whose file was corrected: old out, new in.")
+    ] = None,
     address: AddressOption = None,
 ) -> None:
     """Bring cells into a corpus. A second time adds nothing; one bad source stops no other."""
@@ -134,38 +129,11 @@ def ingest(
         "panel": panel,
     }
     plan = plan_of(sources, {name: value for name, value in laid_over.items() if value})
-    report = run(_corpus_uri(corpus, settings), plan, _with_address(settings, address))
+    settings = with_address(settings, address)
+    report = run(corpus_uri(corpus, settings), plan, settings, replace=replace)
     show_ingest(report, results())
     if report.exit_status:
         raise typer.Exit(report.exit_status)
-
-
-@corpus_app.command("show", epilog="Example: cytolake corpus show --corpus lake")
-def corpus_show(corpus: CorpusOption = None, snapshot: SnapshotOption = None) -> None:
-    """Cells by source, tissue, assay and cell type; bytes by part; what quality control did."""
-    from .corpus.summary import show_corpus
-
-    show_corpus(_open(corpus, snapshot).show(), results())
-
-
-@corpus_app.command("log", epilog="Example: cytolake corpus log --corpus lake")
-def corpus_log(corpus: CorpusOption = None) -> None:
-    """The commits, newest first: when, which source, how many cells."""
-    from .corpus.summary import show_log
-
-    show_log(_open(corpus).log(), results())
-
-
-@corpus_app.command("verify", epilog="Example: cytolake corpus verify --corpus lake")
-def corpus_verify(corpus: CorpusOption = None, snapshot: SnapshotOption = None) -> None:
-    """Check that every committed file is there, and has its size."""
-    opened = _open(corpus, snapshot)
-    problems = opened.verify()
-    for problem in problems:
-        remarks().print(f"[bold red]damage[/]: {_plain(problem)}", soft_wrap=True)
-    if problems:
-        raise typer.Exit(1)
-    results().print(f"{opened.uri} snapshot {opened.snapshot}: every file is there, sizes agree")
 
 
 @app.command(epilog="Example: cytolake why AAACATACAACCAC-1 --corpus lake")
@@ -173,7 +141,7 @@ def why(barcode: str, corpus: CorpusOption = None) -> None:
     """Tell why a cell was kept or dropped: each quality value beside its threshold."""
     from .corpus.summary import show_why
 
-    show_why(_open(corpus).why(barcode), results())
+    show_why(open_corpus(corpus).why(barcode), results())
 
 
 @app.command(
@@ -190,7 +158,7 @@ def sql(
     """Answer a question from the corpus. Views: cells, genes, sources, expression, measured, ..."""
     from .corpus.answers import hand_over
 
-    hand_over(_open(corpus, snapshot).sql(query), format, output)
+    hand_over(open_corpus(corpus, snapshot).sql(query), format, output)
 
 
 @app.command(epilog="Example: cytolake pretrain geneformer-tiny --corpus lake")
@@ -205,9 +173,9 @@ def pretrain(
     from .train.job import pretrain as run
     from .train.recipe import load_recipe
 
-    settings = _with_address(load_settings(), address)
+    settings = with_address(load_settings(), address)
     result = run(
-        _corpus_uri(corpus, settings),
+        corpus_uri(corpus, settings),
         load_recipe(recipe, overrides=set or ()),
         settings,
         snapshot=snapshot,
@@ -227,9 +195,9 @@ def evaluate(
     from .evaluate.job import evaluate as run
     from .evaluate.recipe import load_recipe
 
-    settings = _with_address(load_settings(), address)
+    settings = with_address(load_settings(), address)
     result = run(
-        _corpus_uri(corpus, settings),
+        corpus_uri(corpus, settings),
         load_recipe(recipe, overrides=set or ()),
         settings,
         snapshot=snapshot,
@@ -352,25 +320,6 @@ def ui(port: Annotated[int, typer.Option(help="The port on this machine.")] = 50
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     remarks().print(f"http://127.0.0.1:{port} shows {settings.tracking_uri}; stop with Ctrl-C")
     raise typer.Exit(subprocess.call([*command, "--backend-store-uri", settings.tracking_uri]))
-
-
-def _corpus_uri(given: str | None, settings: Settings) -> str:
-    uri = given or settings.corpus
-    if not uri:
-        raise SettingsError(
-            "no corpus is named: give --corpus URI, or set `corpus` in cytolake.toml"
-        )
-    return absolute_uri(uri)
-
-
-def _open(given: str | None, snapshot: int | None = None) -> "Corpus":
-    from .corpus.store import Corpus
-
-    return Corpus.open(_corpus_uri(given, load_settings()), snapshot=snapshot)
-
-
-def _with_address(settings: Settings, address: str | None) -> Settings:
-    return settings.model_copy(update={"address": address}) if address else settings
 
 
 def _pairs(words: Sequence[str] | None, option: str) -> dict[str, str]:

@@ -1,39 +1,29 @@
 """A segment's counts as an AnnData Zarr group: written once, read by rows. Knows no table.
 
-Chunks are read by our own few lines, which verify each one's crc32c: zarrs 0.2.3 skips it inside
-shards (tried: of 300 flipped bits 269 gave wrong counts without a word), and zarr's own pipeline,
-which verifies, is several times slower. A missing shard reads as zeros in both; here it raises,
-and whoever opens a group has checked the files' sizes before (`corpus.segments`).
+Chunks are read by our own few lines (`corpus.shards`), which verify each one's crc32c: zarrs 0.2.3
+skips it inside shards (tried: of 300 flipped bits 269 gave wrong counts without a word), and zarr's
+own pipeline, which verifies, is several times slower. A missing shard reads as zeros in both; here
+it raises, and whoever opens a group has checked the files before (`corpus.segments`).
 
 Array suffixes: c cell, g gene, n stored non-zero.
 """
 
-import json
-import os
 import warnings
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from io import FileIO
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numba
 import numpy as np
 import zarr
-from numcodecs import Blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from ..platform.errors import DamageError
-
-CHUNK = 1 << 17
-"""Elements a chunk: 57 to 90 typical cells, the best of a sweep over 16, 64 and 256 cells."""
+from .integrity import WAY_OUT
+from .shards import CHUNK, SEGMENT_ATTRIBUTE, ShardedArray
 
 CHUNKS_PER_SHARD = 1 << 10
-SEGMENT_ATTRIBUTE = "cytolake.segment"
-_BLOSC = Blosc()  # what a chunk was packed with is told by the chunk itself
-_THREADS = min(4, os.cpu_count() or 1)
 _CSR = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0"}
 _DICT = {"encoding-type": "dict", "encoding-version": "0.1.0"}
 
@@ -141,21 +131,27 @@ def _write_frame(
 class CountsReader:
     """Rows of one segment's counts; keeps `indptr` in memory (8 bytes a cell)."""
 
-    def __init__(self, folder: Path, segment_id: str) -> None:
+    def __init__(self, folder: Path, segment_id: str, n_genes: int) -> None:
         """Open the arrays of a group that `write_counts` wrote.
 
         Raises:
             DamageError: an array is of another segment, or the arrays contradict each other.
         """
-        self._data = _ShardedArray(folder / "X" / "data", segment_id)
-        self._indices = _ShardedArray(folder / "X" / "indices", segment_id)
-        ends = _ShardedArray(folder / "X" / "indptr", segment_id)
+        self._folder = folder
+        self._n_genes = n_genes
+        self._data = ShardedArray(folder / "X" / "data", segment_id, ("uint16", "uint32"))
+        self._indices = ShardedArray(folder / "X" / "indices", segment_id, ("uint16", "int32"))
+        ends = ShardedArray(folder / "X" / "indptr", segment_id, ("int64",))
+        for array in (ends, self._data, self._indices):
+            array.check_shards()
         self.indptr: NDArray[np.int64] = ends.chunks(np.arange(ends.n_chunks))[: ends.length]
+        if not ends.length or self.indptr[0] or (self.indptr[1:] < self.indptr[:-1]).any():
+            raise DamageError(f"{folder}/X/indptr does not ascend from 0: {WAY_OUT}")
         end = int(self.indptr[-1])
         if self._data.length != end or self._indices.length != end:
             raise DamageError(
                 f"{folder}: indptr ends at {end}, but data has {self._data.length} values "
-                f"and indices {self._indices.length}"
+                f"and indices {self._indices.length}: {WAY_OUT}"
             )
 
     @property
@@ -174,7 +170,7 @@ class CountsReader:
             rows: row numbers; any order, repeats allowed. Shape (n_rows,).
 
         Raises:
-            DamageError: a chunk is not what was written.
+            DamageError: a chunk is not what was written, or does not hold cells of these genes.
         """
         starts, ends = self.indptr[rows], self.indptr[rows + 1]
         indptr = np.concatenate([[0], np.cumsum(ends - starts)]).astype(np.int64)
@@ -185,81 +181,53 @@ class CountsReader:
         needed = _chunks_between(starts // CHUNK, (ends - 1) // CHUNK)
         # Chunks in ascending order: a row that crosses into the next chunk stays in one piece.
         begins = np.searchsorted(needed, starts // CHUNK) * CHUNK + starts % CHUNK
-        _scatter(self._indices.chunks(needed), begins, ends - starts, into, indices)
-        _scatter(self._data.chunks(needed), begins, ends - starts, into, counts)
+        found = self._indices.chunks(needed)
+        if not _scatter_ascending(found, begins, ends - starts, into, indices, self._n_genes):
+            raise DamageError(
+                f"{self._folder}/X/indices: the genes of a cell do not ascend below "
+                f"{self._n_genes}, so these are the indices of other cells: {WAY_OUT}"
+            )
+        if not _scatter_positive(self._data.chunks(needed), begins, ends - starts, into, counts):
+            raise DamageError(
+                f"{self._folder}/X/data: a stored count is 0, so these are not the counts that "
+                f"were written: {WAY_OUT}"
+            )
         return indptr, indices, counts
 
+    def blocks(
+        self, n_chunks: int
+    ) -> Iterator[tuple[int, NDArray[np.integer[Any]], NDArray[np.unsignedinteger[Any]]]]:
+        """All non-zeros as they are stored, some chunks at a time, in this thread.
 
-class _ShardedArray:
-    """Whole chunks of one array that `_write_array` wrote: read, checked, decoded.
+        Yields:
+            The number of the first non-zero, the gene positions and the counts from there on:
+            good until the next are asked for, which come to lie in the same memory.
 
-    A shard's file ends with its index (offset and length of each chunk, u64) and the index's
-    crc32c; each chunk ends with its own. Source: Zarr v3 specification, sharding codec 1.0.
-    """
+        Raises:
+            DamageError: a chunk does not decode to what was written.
+        """
+        rooms = self._indices.room(n_chunks), self._data.room(n_chunks)
+        for start in range(0, self._data.n_chunks, n_chunks):
+            numbers = np.arange(start, min(start + n_chunks, self._data.n_chunks))
+            first = start * CHUNK
+            n = min(len(numbers) * CHUNK, self._data.length - first)
+            indices = self._indices.chunks(numbers, threads=1, room=rooms[0])[:n]
+            yield first, indices, self._data.chunks(numbers, threads=1, room=rooms[1])[:n]
 
-    def __init__(self, folder: Path, segment_id: str) -> None:
-        try:
-            metadata = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
-            sharding = metadata["codecs"][0]["configuration"]
-            codecs = [codec["name"] for codec in sharding["codecs"]]
-            (self.length,) = metadata["shape"]
-            (shard,) = metadata["chunk_grid"]["configuration"]["chunk_shape"]
-            chunk = sharding["chunk_shape"]
-            self._dtype = np.dtype(metadata["data_type"])
-            owner = metadata["attributes"][SEGMENT_ATTRIBUTE]
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-            raise DamageError(f"{folder}/zarr.json is not what was written: {error!r}") from error
-        if owner != segment_id:
-            raise DamageError(f"{folder} says it is of segment {owner!r}, expected {segment_id!r}")
-        if chunk != [CHUNK] or codecs != ["bytes", "blosc", "crc32c"]:
-            raise DamageError(
-                f"{folder} has chunks {chunk} of codecs {codecs}, expected [{CHUNK}] of "
-                "bytes, blosc, crc32c"
-            )
-        self.n_chunks = -(-self.length // CHUNK)
-        self._folder = folder
-        self._per_shard = shard // CHUNK
-        self._indexes: dict[int, NDArray[np.uint64]] = {}
+    @property
+    def n_shards(self) -> int:
+        """Shards that hold counts."""
+        return self._data.n_shards
 
-    def chunks(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
-        """Some chunks one after the other. Shape (len(numbers) * CHUNK,)."""
-        out = np.empty(len(numbers) * CHUNK, dtype=self._dtype)
-        slots = [out[i * CHUNK : (i + 1) * CHUNK] for i in range(len(numbers))]
-        if len(slots) == 1:
-            self._decode(int(numbers[0]), slots[0])
-        elif slots:
-            with ThreadPoolExecutor(min(len(slots), _THREADS)) as pool:
-                for _ in pool.map(self._decode, numbers.tolist(), slots):
-                    pass
-        return out
+    def one_row_a_shard(self, rows: NDArray[np.int64]) -> list[tuple[int, int]]:
+        """Each shard that holds some of the rows, and the place in `rows` of its first not empty.
 
-    def _decode(self, number: int, out: NDArray[Any]) -> None:
-        shard, place = divmod(number, self._per_shard)
-        path = self._folder / "c" / str(shard)
-        try:
-            with path.open("rb", buffering=0) as file:
-                if shard not in self._indexes:
-                    self._indexes[shard] = self._read_index(file, path)
-                offset, length = self._indexes[shard][place].tolist()
-                file.seek(offset)
-                stored = file.read(length)
-        except OSError as error:
-            raise DamageError(f"{path} cannot be read: {error}") from error
-        if len(stored) != length or not _has_its_checksum(stored):
-            raise DamageError(f"{path}: chunk {number} is not what was written (crc32c differs)")
-        _BLOSC.decode(stored[:-4], out=out)
-
-    def _read_index(self, file: FileIO, path: Path) -> NDArray[np.uint64]:
-        size = self._per_shard * 16 + 4
-        file.seek(-size, os.SEEK_END)
-        stored = file.read(size)
-        if len(stored) != size or not _has_its_checksum(stored):
-            raise DamageError(f"{path}: the index is not what was written (crc32c differs)")
-        return np.frombuffer(stored[:-4], dtype="<u8").reshape(-1, 2)
-
-
-def _has_its_checksum(stored: bytes) -> bool:
-    return google_crc32c.value(stored[:-4]) == int.from_bytes(stored[-4:], "little")
+        A row belongs to the shard that it begins in.
+        """
+        starts = self.indptr[rows]
+        full = np.flatnonzero(starts < self.indptr[rows + 1])
+        shards, first = np.unique(self._data.shard_of(starts[full]), return_index=True)
+        return list(zip(shards.tolist(), full[first].tolist(), strict=True))
 
 
 def _chunks_between(first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -270,15 +238,40 @@ def _chunks_between(first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArra
 
 
 @numba.njit(cache=True, nogil=True)
-def _scatter(
+def _scatter_ascending(
     found: NDArray[Any],
     begins: NDArray[np.int64],
     lengths: NDArray[np.int64],
     into: NDArray[np.int64],
-    out: NDArray[Any],
-) -> None:  # pragma: no cover - compiled
+    out: NDArray[np.int32],
+    n_genes: int,
+) -> bool:  # pragma: no cover - compiled
+    """Copy the rows; tell whether each ascends strictly, from 0 up and below `n_genes`."""
+    wrong = 0
     for piece in range(len(begins)):
-        target = into[piece]
-        for place in range(begins[piece], begins[piece] + lengths[piece]):
-            out[target] = found[place]
-            target += 1
+        start, target, length = begins[piece], into[piece], lengths[piece]
+        for i in range(length):
+            out[target + i] = found[start + i]
+        for i in range(1, length):  # without a branch it takes hardly any time
+            wrong += out[target + i] <= out[target + i - 1]
+        wrong += out[target] < 0 or out[target + length - 1] >= n_genes
+    return wrong == 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _scatter_positive(
+    found: NDArray[Any],
+    begins: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    into: NDArray[np.int64],
+    out: NDArray[np.uint32],
+) -> bool:  # pragma: no cover - compiled
+    """Copy the rows; tell whether every count is above 0."""
+    zeros = 0
+    for piece in range(len(begins)):
+        start, target = begins[piece], into[piece]
+        for i in range(lengths[piece]):
+            count = found[start + i]
+            out[target + i] = count
+            zeros += count == 0
+    return zeros == 0

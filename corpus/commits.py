@@ -1,115 +1,250 @@
 """Sources made visible, exactly once: one commit to `cells` a source. Knows no counts.
 
-A commit adds one Parquet file of rows, with the source's receipt and its segments in the commit's
-metadata. delta-rs does not refuse a transaction id that it already holds: so each round loads the
-table, looks for the source's and its units' ids, and commits on THAT handle without retries of
-delta-rs's own. Whoever loses begins a new round, after a random pause.
+A commit adds a source's rows, with its receipt and its segments in the commit's record. Whether a
+source is there is told by the records of the very version that the commit builds on, so that two
+handles, a retry or a restart cannot add it twice.
 """
 
 import json
-import os
-import random
-import time
-import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError
-from deltalake.transaction import AddAction
 
-from ..platform.errors import ConflictError, CorpusError, DamageError
-from ..platform.storage import freeze, sha256_file, sync_file, sync_folder
+from ..platform.errors import ConflictError, CorpusError, CytolakeError, DamageError
+from ..platform.storage import sha256_file
+from . import history
+from .chain import TableState, load_table
+from .history import Account, CommittedSource, SegmentEntry
+from .ledger import NewFile, Proposal, commit, write_rows
 from .receipts import Receipt
-from .records import SegmentRecord, write_table
+from .records import SegmentRecord
+from .rewriting import ROWS_PER_FILE, Rewriter
+from .rows import literal, open_engine, select_rows
 from .schema import CELL_COLUMNS
-from .snapshots import (
-    FILE,
-    RECEIPT,
-    SEGMENTS,
-    SOURCE_COLUMNS,
-    UUID,
-    CommittedSource,
-    SegmentEntry,
-    accepted_sources,
-    list_commits,
-    open_cells,
-    source_rows,
-)
-
-_ROUNDS = 200
+from .snapshots import SOURCE_COLUMNS, UUID, check_format
+from .tombstones import is_withdrawn, read_tombstones
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Commit:
-    """The outcome of `commit_source`: the snapshot that holds it, and whether it was added now."""
+    """The outcome of a change.
+
+    Attributes:
+        snapshot: the snapshot that holds it.
+        added: whether this call made it; False where it was there already.
+        n_withdrawn: cells left out because their use is no longer allowed.
+    """
 
     snapshot: int
     added: bool
+    n_withdrawn: int = 0
 
 
-def commit_source(folder: Path, receipt: Receipt, segments: Sequence[SegmentRecord]) -> Commit:
+def commit_source(
+    folder: Path, receipt: Receipt, segments: Sequence[SegmentRecord], *, replace: bool = False
+) -> Commit:
     """Make a source visible, whole, exactly once; by the driver only.
 
     Args:
         folder: the corpus.
         receipt: the source's account.
         segments: its prepared segments, in the order of its units.
+        replace: a source of this name, of another file or read with other settings, goes in the
+            same commit.
 
     Returns:
         The snapshot; `added` is False where the source was there already.
 
     Raises:
         CorpusError: the account does not balance, or a segment is of another source or corpus.
-        ConflictError: another file has this source's name, or a block of ids is in use.
+        ConflictError: another file has this source's name, a block of ids is in use, or a vacuum
+            has removed a segment meanwhile.
         DamageError: a segment is not whole.
     """
-    table = open_cells(folder)
-    _check_segments(table, receipt, segments)
-    rows = pa.concat_tables(
-        [CELL_COLUMNS.empty_table(), *(segment.cells() for segment in segments)],
-        promote_options="default",
-    )
-    path = folder / "cells" / f"{uuid.uuid4().hex}.parquet"
-    write_table(path, rows)
-    sync_file(path)
-    sync_folder(path.parent)
-    committed = False
+    check_format(folder)
+    writer = _SourceWriter(folder, receipt, segments, replace=replace)
     try:
-        commit = _commit_rows(folder, path, rows, receipt, segments)
-        committed = commit.added
-    finally:
-        if not committed:
-            path.unlink()
-    if committed:
-        freeze(path)
-    _project(folder)
-    return commit
+        version = commit(folder / "cells", writer.propose)
+    except CytolakeError:  # nothing was committed; after any other error who knows: vacuum does
+        writer.discard(landed=False)
+        raise
+    writer.discard(landed=version is not None)
+    project_sources(folder)
+    if version is None:
+        return Commit(snapshot=writer.there, added=False)
+    return Commit(snapshot=version, added=True, n_withdrawn=writer.n_withdrawn)
 
 
 def refuse_source(folder: Path, receipt: Receipt, reason: str) -> None:
     """Put on record that a source was refused; nothing of it is in `cells`."""
-    entry = CommittedSource(
-        snapshot=open_cells(folder).version(),
-        committed_at=time.time_ns() // 1_000_000,
-        receipt=receipt,
-        segments=(),
-        refused=reason,
-    )
-    _append_sources(folder, [entry])
+    snapshot = load_table(folder / "cells").version
+    row = {
+        "source_id": receipt.source_id,
+        "status": "refused",
+        "reason": reason,
+        "snapshot": snapshot,
+        "receipt": receipt.to_json(),
+    }
+    body = {"snapshot": snapshot, "reason": reason, "receipt": receipt.to_values()}
+    _append(folder, "refused", body, [row])
+
+
+def project_sources(folder: Path) -> None:
+    """Bring the table `sources` up to the commits of `cells`; whoever is first does it for all."""
+    cells = load_table(folder / "cells")
+    came = [record for record in cells.records if record.kind == "ingest"]
+    projected = {
+        int(version)
+        for record in load_table(folder / "sources").records
+        if record.kind == "accepted"
+        for version in record.body["snapshots"]
+    }
+    missing = [record for record in came if record.version not in projected]
+    if missing:
+        rows = [
+            {
+                "source_id": record.body["receipt"]["source_id"],
+                "status": "accepted",
+                "snapshot": record.version,
+                "committed_at": record.at * 1000,
+                "receipt": json.dumps(record.body["receipt"]),
+                "segments": json.dumps(record.body["segments"]),
+            }
+            for record in missing
+        ]
+        _append(folder, "accepted", {"snapshots": [record.version for record in missing]}, rows)
 
 
 def find_source(folder: Path, source_id: str) -> CommittedSource | None:
     """The accepted source of a name in the newest snapshot."""
-    for source in accepted_sources(list_commits(open_cells(folder))):
-        if source.receipt.source_id == source_id:
-            return source
-    return None
+    account: Account = history.account(load_table(folder / "cells").records)
+    return account.sources.get(source_id)
 
 
-def _check_segments(table: DeltaTable, receipt: Receipt, segments: Sequence[SegmentRecord]) -> None:
+def entry_of(segment: SegmentRecord, sources: Sequence[str] = ()) -> SegmentEntry:
+    """What a commit says of a segment.
+
+    Args:
+        segment: the segment.
+        sources: the sources whose cells it holds; the one that its provenance names if not given.
+    """
+    return SegmentEntry(
+        segment_id=segment.segment_id,
+        sha256=sha256_file(segment.folder / "segment.json"),
+        block=segment.block,
+        n_cells=segment.n_cells,
+        n_dropped=segment.n_dropped,
+        n_genes=segment.n_genes,
+        n_nonzero=segment.n_nonzero,
+        sources=tuple(sources or (str(segment.provenance["source_id"]),)),
+        source_sha256=str(segment.provenance["source_sha256"]),
+        first_row=int(segment.provenance["first_row"]),
+        n_bytes=segment.bytes_by_part(),
+    )
+
+
+class _SourceWriter:
+    """Proposes a source to one version after the other."""
+
+    def __init__(
+        self, folder: Path, receipt: Receipt, segments: Sequence[SegmentRecord], *, replace: bool
+    ) -> None:
+        self.folder, self.receipt, self.segments = folder, receipt, segments
+        self.replace = replace
+        self.there = -1
+        self.n_withdrawn = 0
+        _check_account(receipt, segments)
+        self._entries = [entry_of(segment) for segment in segments]
+        self._files: list[NewFile] = []
+        self._written_for: int | None = None  # how many withdrawals the files know of
+        self._remover = Rewriter(folder / "cells")
+        self._kept: list[NewFile] = []
+
+    def propose(self, state: TableState) -> Proposal | None:
+        _check_segments(state, self.receipt, self.segments)
+        account = history.account(state.records)
+        before = account.sources.get(self.receipt.source_id)
+        if before is not None and self._is_there(before.receipt):
+            self.there = before.snapshot
+            return None
+        if before is not None and not self.replace:
+            raise ConflictError(
+                f"the corpus has a source {self.receipt.source_id!r} already, of another file "
+                f"({before.receipt.uri}); give this one another name, or replace it by `cytolake "
+                f"ingest --replace {self.receipt.source_id}`"
+            )
+        _check_blocks(state, self._entries)
+        rows = self._rows(state)
+        removes: tuple[str, ...] = ()
+        adds = list(self._files)
+        if before is not None:
+            rewritten = self._remover.apply(state, self._cells_of_source(state), state.columns)
+            removes, adds = rewritten.removes, [*rewritten.adds, *adds]
+        self._kept = adds
+        return Proposal(
+            kind="ingest",
+            body={
+                "receipt": self.receipt.to_values(),
+                "segments": [entry.to_json() for entry in self._entries],
+                "replaces": before is not None,
+                "n_withdrawn": self.n_withdrawn,
+            },
+            adds=adds,
+            removes=removes,
+            columns=list(rows),
+            transactions=[
+                f"source:{self.receipt.source_id}",
+                *(f"unit:{entry.segment_id}" for entry in self._entries),
+            ],
+        )
+
+    def discard(self, *, landed: bool) -> None:
+        """Take away the files that no commit names."""
+        kept = {new.name for new in self._kept} if landed else set[str]()
+        for new in self._files:
+            if new.name not in kept:
+                (self.folder / "cells" / new.name).unlink(missing_ok=True)
+        self._remover.discard(self._kept if landed else ())
+
+    def _is_there(self, before: Receipt) -> bool:
+        same = before.sha256 == self.receipt.sha256
+        return same and (not self.replace or before.recipe_hash == self.receipt.recipe_hash)
+
+    def _rows(self, state: TableState) -> pa.Schema:
+        """Write the source's rows, if they are not, without cells that were withdrawn."""
+        withdrawals = history.withdrawals(state.records)
+        rows = pa.concat_tables(
+            [CELL_COLUMNS.empty_table(), *(segment.cells() for segment in self.segments)],
+            promote_options="default",
+        )
+        if self._written_for != len(withdrawals):
+            self.discard(landed=False)
+            gone = is_withdrawn(
+                rows, read_tombstones(self.folder, withdrawals), state.properties[UUID]
+            )
+            living = rows.filter(pa.array(~gone))
+            self.n_withdrawn = rows.num_rows - living.num_rows
+            self._files = [
+                write_rows(self.folder / "cells", living.slice(start, ROWS_PER_FILE))
+                for start in range(0, living.num_rows, ROWS_PER_FILE)
+            ]
+            self._written_for = len(withdrawals)
+        return rows.schema
+
+    def _cells_of_source(self, state: TableState) -> pa.Table:
+        columns = pa.schema([state.columns.field(name) for name in ("cell_id", "source_id")])
+        files = {state.folder / name: size for name, size in state.files.items()}
+        with open_engine() as connection:
+            return connection.sql(
+                f"SELECT cell_id FROM ({select_rows(files, columns)}) "
+                f"WHERE source_id = {literal(self.receipt.source_id)}"
+            ).to_arrow_table()
+
+
+def _check_account(receipt: Receipt, segments: Sequence[SegmentRecord]) -> None:
     receipt.check()
     kept = sum(segment.n_cells for segment in segments)
     dropped = sum(segment.n_dropped for segment in segments)
@@ -118,11 +253,15 @@ def _check_segments(table: DeltaTable, receipt: Receipt, segments: Sequence[Segm
             f"source {receipt.source_id}: its segments hold {kept} kept and {dropped} dropped "
             f"cells, its receipt says {receipt.n_kept} and {receipt.n_dropped}"
         )
+
+
+def _check_segments(state: TableState, receipt: Receipt, segments: Sequence[SegmentRecord]) -> None:
     expected = {
         "source_id": receipt.source_id,
         "source_sha256": receipt.sha256,
-        "corpus_uuid": table.metadata().configuration[UUID],
+        "corpus_uuid": state.properties[UUID],
     }
+    gone = history.removing(state.records)
     for segment in segments:
         for name, value in expected.items():
             if segment.provenance[name] != value:
@@ -130,146 +269,41 @@ def _check_segments(table: DeltaTable, receipt: Receipt, segments: Sequence[Segm
                     f"segment {segment.segment_id} has {name} {segment.provenance[name]!r}, "
                     f"expected {value!r}"
                 )
+        if (segment.segment_id, segment.block) in gone:
+            raise ConflictError(
+                f"segment {segment.segment_id} was removed by a vacuum before its source was "
+                "committed: ingest the source again"
+            )
         for problem in segment.problems_of_sizes():
             raise DamageError(problem)
 
 
-def _commit_rows(
-    folder: Path,
-    path: Path,
-    rows: pa.Table,
-    receipt: Receipt,
-    segments: Sequence[SegmentRecord],
-) -> Commit:
-    entries = [_entry(segment) for segment in segments]
-    metadata = {
-        RECEIPT: receipt.to_json(),
-        SEGMENTS: json.dumps([asdict(entry) for entry in entries]),
-        FILE: json.dumps({"path": path.name, "sha256": sha256_file(path)}),
-    }
-    source = f"source:{receipt.source_id}"
-    transactions = [source, *(f"unit:{segment.segment_id}" for segment in segments)]
-    pause = random.Random(os.getpid() ^ time.time_ns())  # only spreads writers in time
-    for _ in range(_ROUNDS):
-        table = open_cells(folder)
-        there = [name for name in transactions if table.transaction_version(name) is not None]
-        if there:
-            return _already_there(table, receipt, there[0])
-        _check_blocks(table, entries)
-        try:
-            if _add_columns(table, rows.schema):
-                continue  # the handle is older than the columns: begin again
-            table.create_write_transaction(
-                [
-                    AddAction(
-                        path=path.name,
-                        size=path.stat().st_size,
-                        partition_values={},
-                        modification_time=time.time_ns() // 1_000_000,
-                        data_change=True,
-                        stats=json.dumps({"numRecords": rows.num_rows}),
-                    )
-                ],
-                mode="append",
-                schema=table.schema(),
-                commit_properties=CommitProperties(
-                    custom_metadata=metadata,
-                    max_commit_retries=0,
-                    app_transactions=[Transaction(name, 1) for name in transactions],
-                ),
-            )
-        except CommitFailedError:
-            time.sleep(pause.uniform(0.005, 0.1))
-            continue
-        return Commit(snapshot=table.version() + 1, added=True)
-    raise ConflictError(
-        f"source {receipt.source_id}: other writers were first {_ROUNDS} times; run it again"
-    )
-
-
-def _already_there(table: DeltaTable, receipt: Receipt, transaction: str) -> Commit:
-    for source in accepted_sources(list_commits(table)):
-        units = {f"unit:{segment.segment_id}" for segment in source.segments}
-        if transaction not in {f"source:{source.receipt.source_id}", *units}:
-            continue
-        if source.receipt.sha256 == receipt.sha256:
-            return Commit(snapshot=source.snapshot, added=False)
-        raise ConflictError(
-            f"the corpus has a source {receipt.source_id!r} already, of another file "
-            f"({source.receipt.uri}); give this one another name"
-        )
-    raise DamageError(f"{transaction} is in the table `cells`, but no commit tells of it")
-
-
-def _check_blocks(table: DeltaTable, entries: Sequence[SegmentEntry]) -> None:
-    blocks = [entry.block for entry in entries]
-    used = {s.block for source in accepted_sources(list_commits(table)) for s in source.segments}
+def _check_blocks(state: TableState, entries: Sequence[SegmentEntry]) -> None:
+    """A block of ids belongs to one segment for ever, in the corpus or ended."""
+    owner = {entry.block: name for name, entry in history.every_entry(state.records).items()}
     for entry in entries:
-        if entry.block in used or blocks.count(entry.block) > 1:
+        if owner.setdefault(entry.block, entry.segment_id) != entry.segment_id:
             raise ConflictError(
                 f"segment {entry.segment_id}: its block of cell ids is in use; remove its folder "
                 "and ingest again, which draws another"
             )
 
 
-def _add_columns(table: DeltaTable, wanted: pa.Schema) -> bool:
-    """Add the columns that `cells` lacks; tell whether there were any."""
-    held = pa.schema(table.schema().to_arrow())
-    new: list[pa.Field] = []
-    for field in wanted:
-        if field.name not in held.names:
-            new.append(field)
-        elif held.field(field.name).type != field.type:
-            raise CorpusError(
-                f"column {field.name!r} is {held.field(field.name).type} in cells, this source "
-                f"has {field.type}: lift it under another name"
-            )
-    if new:
-        fields: list[Field] = list(Schema.from_arrow(pa.schema(new)).fields)
-        table.alter.add_columns(fields, commit_properties=CommitProperties(max_commit_retries=0))
-    return bool(new)
-
-
-def _project(folder: Path) -> None:
-    """Bring `sources` up to the commits of `cells`; whoever is hindered leaves it to the next."""
-    projected = {row["snapshot"] for row in source_rows(folder) if row["status"] == "accepted"}
-    missing = [
-        source
-        for source in accepted_sources(list_commits(open_cells(folder)))
-        if source.snapshot not in projected
-    ]
-    if missing:
-        try:
-            _append_sources(folder, missing)
-        except CommitFailedError:
-            return
-
-
-def _append_sources(folder: Path, sources: Sequence[CommittedSource]) -> None:
-    rows = [
-        {
-            "source_id": source.receipt.source_id,
-            "status": "accepted" if source.refused is None else "refused",
-            "reason": source.refused,
-            "snapshot": source.snapshot,
-            "committed_at": source.committed_at * 1000,
-            "receipt": source.receipt.to_json(),
-            "segments": json.dumps([asdict(entry) for entry in source.segments]),
-        }
-        for source in sources
-    ]
+def _append(folder: Path, kind: str, body: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     table = pa.Table.from_pylist(rows, schema=SOURCE_COLUMNS)
-    write_deltalake(folder / "sources", table, mode="append")
+    new = write_rows(folder / "sources", table)
 
+    def propose(state: TableState) -> Proposal | None:
+        if kind == "accepted":
+            there = {
+                version
+                for record in state.records
+                if record.kind == kind
+                for version in record.body["snapshots"]
+            }
+            if there & set(body["snapshots"]):
+                return None  # another writer projected it meanwhile; the next completes the rest
+        return Proposal(kind=kind, body=body, adds=[new])
 
-def _entry(segment: SegmentRecord) -> SegmentEntry:
-    return SegmentEntry(
-        segment_id=segment.segment_id,
-        block=segment.block,
-        n_cells=segment.n_cells,
-        n_dropped=segment.n_dropped,
-        n_genes=segment.n_genes,
-        n_nonzero=segment.n_nonzero,
-        first_row=int(segment.provenance["first_row"]),
-        n_bytes=segment.bytes_by_part(),
-    )
+    if commit(folder / "sources", propose) is None:
+        (folder / "sources" / new.name).unlink(missing_ok=True)

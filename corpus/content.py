@@ -30,11 +30,15 @@ def content_hashes(
         indices: positions in `gene_ids`, unique within a cell. Shape (n_nonzero,).
         counts: the counts, all > 0. Shape (n_nonzero,).
     """
+    return _sum_lanes(gene_words(gene_ids), indptr, indices, counts)
+
+
+def gene_words(gene_ids: Iterable[str]) -> NDArray[np.uint64]:
+    """Each gene's own two words, which its counts are mixed with. Shape (n_genes, 2)."""
     words = b"".join(
         hashlib.blake2b(gene_id.encode(), digest_size=N_BYTES).digest() for gene_id in gene_ids
     )
-    genes = np.frombuffer(words, dtype="<u8").reshape(-1, 2).astype(np.uint64)
-    return _sum_lanes(genes, indptr, indices, counts)
+    return np.frombuffer(words, dtype="<u8").reshape(-1, 2).astype(np.uint64)
 
 
 def content_keys(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -66,6 +70,18 @@ def mix64(value: np.uint64) -> np.uint64:  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True, nogil=True)
+def mix_first(word: np.uint64, count: np.uint64) -> np.uint64:  # pragma: no cover - compiled
+    """What one (gene, count) adds to a cell's first lane."""
+    return mix64(word + count * np.uint64(0x9E3779B97F4A7C15))
+
+
+@numba.njit(cache=True, nogil=True)
+def mix_second(word: np.uint64, count: np.uint64) -> np.uint64:  # pragma: no cover - compiled
+    """What one (gene, count) adds to a cell's second lane."""
+    return mix64(word ^ (count * np.uint64(0xD6E8FEB86659FD93)))
+
+
+@numba.njit(cache=True, nogil=True)
 def _sum_lanes(
     genes: NDArray[np.uint64],
     indptr: NDArray[np.int64],
@@ -79,8 +95,8 @@ def _sum_lanes(
         for place in range(indptr[cell], indptr[cell + 1]):
             gene = indices[place]
             count = np.uint64(counts[place])
-            first += mix64(genes[gene, 0] + count * np.uint64(0x9E3779B97F4A7C15))
-            second += mix64(genes[gene, 1] ^ (count * np.uint64(0xD6E8FEB86659FD93)))
+            first += mix_first(genes[gene, 0], count)
+            second += mix_second(genes[gene, 1], count)
         lanes[cell, 0] = first
         lanes[cell, 1] = second
     return lanes

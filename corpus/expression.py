@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from .cells import CellBatch
-from .medians import Sketch
 from .schema import VAR_COLUMNS
+from .sketches import Sketch
 
 _ROW_GROUP = 1 << 18
 _ROWS_PER_FILE = 1 << 27

@@ -1,10 +1,10 @@
-"""What a corpus holds, what became of a cell, and whether all is whole. Knows no terminal."""
+"""What a corpus holds, and what became of a cell. Knows no terminal."""
 
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ..platform.errors import CytolakeError, NoCellsError
-from .verification import verify_segment
+from ..platform.errors import NoCellsError
+from .tags import tags
 
 if TYPE_CHECKING:
     from .store import Corpus
@@ -16,8 +16,9 @@ def show(corpus: "Corpus") -> dict[str, Any]:
     """What the snapshot holds.
 
     Returns:
-        `uri`, `uuid`, `snapshot`, `n_cells`, `n_primary`, `n_genes`; `cells_by`: for source_id,
-        tissue, assay and cell_type the cells of each value, most first (None: not said);
+        `uri`, `uuid`, `snapshot`, `tags` (of this snapshot), `n_cells` (living), `n_written` (in
+        its segments), `n_primary`, `n_genes`; `cells_by`: for source_id, tissue, assay and
+        cell_type the cells of each value, most first (None: not said);
         `bytes`: by part of the segments, and of the table `cells`; `funnel`: cells read, dropped
         by reason, kept, over all accepted sources; `sources`: one entry a source, refused too.
     """
@@ -25,18 +26,20 @@ def show(corpus: "Corpus") -> dict[str, Any]:
         "SELECT count(*) AS n_cells, count(*) FILTER (WHERE is_primary) AS n_primary FROM cells"
     ).to_pylist()[0]
     genes = corpus.sql("SELECT count(*) AS n_genes FROM genes").to_pylist()[0]
-    accepted = corpus.state.accepted
+    accepted, number = corpus.state.accepted, corpus.snapshot
     dropped: Counter[str] = Counter()
     n_bytes: Counter[str] = Counter()
     for source in accepted:
         dropped.update(source.receipt.dropped)
-        for entry in source.segments:
-            n_bytes.update(entry.n_bytes)
-    n_bytes["cells"] = sum(size for size, _ in corpus.state.files.values())
+    for entry in corpus.state.segments.values():
+        n_bytes.update(entry.n_bytes)
+    n_bytes["cells"] = sum(corpus.state.files.values())
     return {
         "uri": corpus.uri,
         "uuid": corpus.uuid,
         "snapshot": corpus.snapshot,
+        "tags": [tag.name for tag in tags(corpus.folder).values() if tag.snapshot == number],
+        "n_written": sum(entry.n_cells for entry in corpus.state.segments.values()),
         **totals,
         **genes,
         "cells_by": {facet: _cells_by(corpus, facet) for facet in _FACETS},
@@ -115,40 +118,3 @@ def why(corpus: "Corpus", barcode: str) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def verify(corpus: "Corpus", *, deep: bool = False) -> list[str]:
-    """What is wrong with the snapshot; an empty list where nothing is.
-
-    Held against each other: every file's size (deep: its hash, and the counts themselves), the
-    rows of `cells` and the segments' own account, the receipts.
-    """
-    problems: list[str] = []
-    for source in corpus.state.accepted:
-        for entry in source.segments:
-            problems += verify_segment(corpus.segments_folder / entry.segment_id, deep=deep)
-    try:
-        rows = corpus.sql(
-            "SELECT segment, count(*) AS n, count(DISTINCT row) AS n_rows, "
-            "count(DISTINCT cell_id) AS n_ids, sum(n_counts_stored)::BIGINT AS total "
-            "FROM cells GROUP BY segment"
-        ).to_pylist()
-    except CytolakeError as error:
-        return [*problems, str(error)]
-    found = {row["segment"]: row for row in rows}
-    for source in corpus.state.accepted:
-        kept = sum(entry.n_cells for entry in source.segments)
-        if kept != source.receipt.n_kept:
-            problems.append(
-                f"source {source.receipt.source_id}: its segments hold {kept} cells, its receipt "
-                f"says {source.receipt.n_kept}"
-            )
-        for entry in source.segments:
-            row = found.pop(entry.segment_id, {"n": 0, "n_rows": 0, "n_ids": 0, "total": 0})
-            if {row["n"], row["n_rows"], row["n_ids"]} != {entry.n_cells}:
-                problems.append(
-                    f"segment {entry.segment_id} has {entry.n_cells} cells, the table cells has "
-                    f"{row['n']} rows of it ({row['n_rows']} different rows, {row['n_ids']} ids)"
-                )
-    problems += [f"the table cells names a segment {name!r} of no source" for name in found]
-    return problems

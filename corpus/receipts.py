@@ -71,23 +71,38 @@ class Receipt:
                 f"{self.n_dropped} dropped; nothing is committed"
             )
 
-    def to_json(self) -> str:
-        """The receipt as JSON text."""
-        return json.dumps(asdict(self), sort_keys=True)
+    def to_values(self) -> dict[str, Any]:
+        """The receipt as JSON values."""
+        return asdict(self)
 
     @classmethod
-    def from_json(cls, text: str) -> "Receipt":
-        """Read what `to_json` wrote; what a later cytolake added is left out.
+    def from_values(cls, values: Mapping[str, Any]) -> "Receipt":
+        """Read what `to_values` gave; what a later cytolake added is left out.
 
         Raises:
-            DamageError: the text is no receipt.
+            DamageError: these are no values of a receipt.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
             known = {field.name for field in fields(cls)}
             given = {name: value for name, value in values.items() if name in known}
             for name in ("warnings", "units"):
                 given[name] = tuple(given.get(name, ()))
             return cls(**given)
-        except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        except (TypeError, AttributeError) as error:
+            raise DamageError(f"not a receipt: {str(values)[:80]!r}: {error}") from error
+
+    def to_json(self) -> str:
+        """The receipt as JSON text."""
+        return json.dumps(self.to_values(), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Receipt":
+        """Read what `to_json` wrote.
+
+        Raises:
+            DamageError: the text is no receipt.
+        """
+        try:
+            return cls.from_values(json.loads(text))
+        except json.JSONDecodeError as error:
             raise DamageError(f"not a receipt: {text[:80]!r}: {error}") from error

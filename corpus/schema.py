@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from ..platform.errors import CorpusError, did_you_mean
 
-FORMAT = 1
+FORMAT = 2
 """The format written by this cytolake. A newer one is refused by name, an older one lifted."""
 
 POSITION_BITS = 24

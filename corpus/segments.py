@@ -13,7 +13,7 @@ A segment is written under a hidden sibling name and renamed, so that a folder t
 name is whole. A segment exists for readers only once a commit to `cells` names it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -24,8 +24,12 @@ from numpy.typing import NDArray
 from ..platform.errors import CorpusError, DamageError
 from . import content
 from .arrays import CountsReader
-from .medians import Sketch
-from .records import SegmentRecord, read_table
+from .integrity import WAY_OUT
+from .records import SegmentRecord
+from .sketches import Sketch
+
+_STEERING = tuple(f"rna.zarr/X/{name}/zarr.json" for name in ("data", "indices", "indptr"))
+"""Small files that say how the others are read: no checksum of their own tells of a change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,26 +38,42 @@ class Segment:
 
     record: SegmentRecord
     _counts: CountsReader
+    _proven: set[int] = field(default_factory=set[int], repr=False)  # shards, see `read`
 
     @classmethod
-    def open(cls, folder: Path) -> "Segment":
-        """Open a segment after checking the size of every one of its files.
+    def open(cls, folder: Path, sha256: str | None = None) -> "Segment":
+        """Open a segment: the size of every file is checked, and the bytes of those that steer.
+
+        Args:
+            folder: the segment's folder.
+            sha256: the hash of its `segment.json` that was committed, where it is known.
 
         Raises:
-            DamageError: a file is missing or has another size: it is named.
+            DamageError: a file is missing, has another size, or other bytes: it is named.
         """
-        record = SegmentRecord.load(folder)
+        record = SegmentRecord.load(folder, sha256)
         for problem in record.problems_of_sizes():
-            raise DamageError(f"{problem}: restore it from a copy, or ingest the source again")
-        counts = CountsReader(folder / "rna.zarr", record.segment_id)
+            raise DamageError(f"{problem}: {WAY_OUT}")
+        for name in _STEERING:
+            record.check(name)
+        for name in record.files:
+            if name.startswith("rna.zarr/X/indptr/c/"):
+                record.check(name)
+        counts = CountsReader(folder / "rna.zarr", record.segment_id, record.n_genes)
         if counts.n_cells != record.n_cells:
-            raise DamageError(f"{folder} has {counts.n_cells} rows, {record.n_cells} were written")
+            raise DamageError(
+                f"{folder} has {counts.n_cells} rows, {record.n_cells} were written: {WAY_OUT}"
+            )
         return cls(record=record, _counts=counts)
 
     @cached_property
     def genes(self) -> pa.Table:
-        """The gene table: `gene_id`, `symbol`, `biotype`, `flag`, `n_cells`, `total`, sketch."""
-        return read_table(self.record.folder / "statistics.parquet")
+        """The gene table: `gene_id`, `symbol`, `biotype`, `flag`, `n_cells`, `total`, sketch.
+
+        Raises:
+            DamageError: `statistics.parquet` has other bytes than were written.
+        """
+        return self.record.table("statistics.parquet")
 
     @cached_property
     def gene_ids(self) -> NDArray[np.object_]:
@@ -65,10 +85,23 @@ class Segment:
         """The stored sketch over all cells of the segment."""
         return Sketch.from_table(self.genes)
 
+    @property
+    def counts(self) -> CountsReader:
+        """The counts as they are stored."""
+        return self._counts
+
     def read(
-        self, rows: NDArray[np.int64]
+        self, rows: NDArray[np.int64], content_keys: NDArray[np.uint64] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint32]]:
         """Some rows in the order asked for: indptr, indices into `gene_ids`, counts.
+
+        A chunk's checksum does not tell a shard that was swapped for another sound one of equal
+        size. So where the cells' content keys are given, one cell of each shard is held against
+        its key when the shard is first read: a few milliseconds a shard.
+
+        Args:
+            rows: row numbers; any order, repeats allowed. Shape (n_rows,).
+            content_keys: what `cells` says of these rows (`corpus.content`). Shape (n_rows,).
 
         Raises:
             CorpusError: a row is outside the segment.
@@ -79,17 +112,24 @@ class Segment:
                 f"rows {rows.min()} to {rows.max()} of segment {self.record.segment_id}, "
                 f"which has {self.record.n_cells}"
             )
-        return self._counts.read(rows)
-
-    def totals_and_hashes(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-        """Each cell's stored total and content hash, computed anew, some cells at a time."""
-        totals: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]
-        hashes: list[NDArray[np.uint64]] = [np.zeros((0, 2), dtype=np.uint64)]
-        gene_ids = [str(gene_id) for gene_id in self.gene_ids]
-        for start in range(0, self.record.n_cells, 8192):
-            rows = np.arange(start, min(start + 8192, self.record.n_cells))
-            indptr, indices, counts = self.read(rows)
-            running = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-            totals.append(running[indptr[1:]] - running[indptr[:-1]])
-            hashes.append(content.content_hashes(gene_ids, indptr, indices, counts))
-        return np.concatenate(totals), np.concatenate(hashes)
+        indptr, indices, counts = self._counts.read(rows)
+        if content_keys is not None and len(self._proven) < self._counts.n_shards:
+            for shard, place in self._counts.one_row_a_shard(rows):
+                if shard in self._proven:
+                    continue
+                start, end = int(indptr[place]), int(indptr[place + 1])
+                [key] = content.content_keys(
+                    content.content_hashes(
+                        [str(gene_id) for gene_id in self.gene_ids[indices[start:end]]],
+                        np.array([0, end - start]),
+                        np.arange(end - start, dtype=np.int32),
+                        counts[start:end],
+                    )
+                )
+                if key != content_keys[place]:
+                    raise DamageError(
+                        f"{self.record.folder / 'rna.zarr/X'}: row {rows[place]} holds other "
+                        f"counts than the table cells knows of it: {WAY_OUT}"
+                    )
+                self._proven.add(shard)
+        return indptr, indices, counts

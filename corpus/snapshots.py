@@ -4,38 +4,33 @@ Reading a snapshot writes nothing. Accepted sources are told by the commits to `
 so that they are complete whether or not the table `sources`, their projection, is.
 """
 
-import json
+import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from ..platform.errors import (
     CorpusError,
     DamageError,
     NewerFormatError,
     NotACorpusError,
+    OlderFormatError,
 )
+from . import history
+from .chain import Record, TableState, create_table, load_table, open_table
+from .history import CommittedSource, SegmentEntry
 from .receipts import Receipt
 from .schema import CELL_COLUMNS, FORMAT
+from .tombstones import refuse_withdrawn
 
-_FORMAT = "cytolake.format"
+FORMAT_KEY = "cytolake.format"
 UUID = "cytolake.uuid"
-RECEIPT = "cytolake.receipt"
-SEGMENTS = "cytolake.segments"
-FILE = "cytolake.file"
-# Only `corpus vacuum` may end a snapshot; and files stay readable by every Delta reader.
-_PROPERTIES = {
-    "delta.logRetentionDuration": "interval 36500 days",
-    "delta.deletedFileRetentionDuration": "interval 36500 days",
-    "delta.enableDeletionVectors": "false",
-    "delta.columnMapping.mode": "none",
-}
 
 SOURCE_COLUMNS = pa.schema(
     [
@@ -51,31 +46,6 @@ SOURCE_COLUMNS = pa.schema(
 """The columns of the Delta table `sources`."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SegmentEntry:
-    """What a commit says of a segment, so that no reader opens one to know it."""
-
-    segment_id: str
-    block: int
-    n_cells: int
-    n_dropped: int
-    n_genes: int
-    n_nonzero: int
-    first_row: int
-    n_bytes: dict[str, int]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CommittedSource:
-    """A source that is in the corpus, or was refused."""
-
-    snapshot: int
-    committed_at: int
-    receipt: Receipt
-    segments: tuple[SegmentEntry, ...]
-    refused: str | None = None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """One version of `cells`: what exists in it.
@@ -85,21 +55,20 @@ class Snapshot:
         uuid: the corpus's own id.
         version: the number of the snapshot.
         columns: the columns of `cells`.
-        files: the Parquet files of `cells` in it -> (bytes, sha256 or None where unknown).
-        sources: accepted and refused sources up to it, in order of commits.
+        files: the Parquet files of `cells` in it -> their bytes; each is named by its SHA-256.
+        accepted: the sources whose cells it holds, in order of commits.
+        segments: segment_id -> its entry, in canonical order.
+        records: of every commit that there was when it was opened, newer ones too, oldest first.
     """
 
     folder: Path
     uuid: str
     version: int
     columns: pa.Schema
-    files: dict[Path, tuple[int, str | None]]
-    sources: tuple[CommittedSource, ...]
-
-    @property
-    def accepted(self) -> tuple[CommittedSource, ...]:
-        """The sources whose cells are in the snapshot."""
-        return tuple(source for source in self.sources if source.refused is None)
+    files: Mapping[Path, int]
+    accepted: tuple[CommittedSource, ...]
+    segments: Mapping[str, SegmentEntry]
+    records: tuple[Record, ...]
 
     @classmethod
     def load(cls, folder: Path, version: int | None = None) -> "Snapshot":
@@ -108,65 +77,94 @@ class Snapshot:
         Raises:
             NotACorpusError: the folder holds no corpus.
             NewerFormatError: a newer cytolake wrote it.
-            CorpusError: there is no such snapshot.
+            OlderFormatError: an older one did; it can be lifted.
+            CorpusError: there is no such snapshot, or a vacuum ended it.
+            WithdrawnError: it holds cells that were withdrawn since.
+            DamageError: the log is not what was written.
         """
-        newest = open_cells(folder)
-        if version is not None and not 0 <= version <= newest.version():
-            raise CorpusError(
-                f"{folder} has no snapshot {version}, expected 0 to {newest.version()}"
-            )
-        history = list_commits(newest)
-        wanted = newest.version() if version is None else version
-        table = newest if version is None else DeltaTable(folder / "cells", version=version)
-        sha256_of = {
-            str(values["path"]): str(values["sha256"])
-            for _, commit in history
-            if (values := json.loads(commit.get(FILE, "null")))
-        }
-        actions = pa.table(table.get_add_actions())
-        files = {
-            folder / "cells" / path: (size, sha256_of.get(path))
-            for path, size in zip(
-                actions.column("path").to_pylist(),
-                actions.column("size_bytes").to_pylist(),
-                strict=True,
-            )
-        }
-        accepted = [source for source in accepted_sources(history) if source.snapshot <= wanted]
-        refused = [source for source in _refused(folder) if source.snapshot <= wanted]
-        order = sorted([*accepted, *refused], key=lambda s: (s.snapshot, s.committed_at))
+        check_format(folder)
+        state = load_table(folder / "cells", version)
+        snapshot = cls.of_state(folder, state)
+        if state.version != state.newest:
+            snapshot.check_open()
+        return snapshot
+
+    @classmethod
+    def of_state(cls, folder: Path, state: TableState) -> "Snapshot":
+        """The snapshot that a version of the table `cells` makes."""
+        account = history.account(state.records[: state.version + 1])
         return cls(
             folder=folder,
-            uuid=table.metadata().configuration[UUID],
-            version=wanted,
-            columns=pa.schema(table.schema().to_arrow()),
-            files=dict(sorted(files.items())),
-            sources=tuple(order),
+            uuid=state.properties[UUID],
+            version=state.version,
+            columns=state.columns,
+            files={state.folder / name: size for name, size in state.files.items()},
+            accepted=tuple(sorted(account.sources.values(), key=lambda s: s.snapshot)),
+            segments=account.segments,
+            records=state.records,
         )
 
+    @property
+    def newest(self) -> int:
+        """The number of the newest snapshot that there was when this one was opened."""
+        return len(self.records) - 1
+
+    @cached_property
+    def sources(self) -> tuple[CommittedSource, ...]:
+        """Accepted and refused sources up to the snapshot, in order."""
+        refused = [s for s in refused_sources(self.folder) if s.snapshot <= self.version]
+        both = [*self.accepted, *refused]
+        return tuple(sorted(both, key=lambda s: (s.snapshot, s.committed_at)))
+
+    def check_open(self) -> None:
+        """Refuse a snapshot that must not be read any more.
+
+        Raises:
+            CorpusError: a vacuum ended it.
+            WithdrawnError: it holds cells that were withdrawn since.
+        """
+        vacuum = history.ended(self.records).get(self.version)
+        if vacuum is not None:
+            raise CorpusError(
+                f"{self.folder}: snapshot {self.version} was ended by the vacuum that made "
+                f"snapshot {vacuum.version}; open the newest ({self.newest}), or a tagged one"
+            )
+        later = [w for w in history.withdrawals(self.records) if w.snapshot > self.version]
+        refuse_withdrawn(self.folder, self.version, self.files, later)
+
+    @contextmanager
+    def telling_of_its_end(self) -> Generator[None]:
+        """Where reading fails because a vacuum has ended the snapshot meanwhile, say so.
+
+        Raises:
+            CorpusError: instead of whatever the body raised.
+        """
+        try:
+            yield
+        except Exception as error:
+            parts = [self.folder / "segments" / name for name in self.segments]
+            if not all(path.exists() for path in (*self.files, *parts)):
+                newest = load_table(self.folder / "cells")
+                try:
+                    replace(self, records=newest.records).check_open()
+                except CorpusError as end:
+                    raise end from error
+            raise
+
     def log(self) -> list[dict[str, Any]]:
-        """One entry a snapshot up to this one, newest first: number, time, what it added."""
-        accepted = {source.snapshot: source for source in self.accepted}
-        entries: list[dict[str, Any]] = []
-        for version, commit in list_commits(open_cells(self.folder)):
-            if version > self.version:
-                continue
-            entry: dict[str, Any] = {"snapshot": version, "at": commit["timestamp"]}
-            source = accepted.get(version)
-            if source is None:
-                entry["what"] = "created" if version == 0 else commit.get("operation", "")
-            else:
-                receipt = source.receipt
-                entry |= {
-                    "what": f"added {receipt.source_id}",
-                    "source_id": receipt.source_id,
-                    "n_read": receipt.n_read,
-                    "n_kept": receipt.n_kept,
-                    "dropped": dict(receipt.dropped),
-                    "n_segments": len(source.segments),
-                }
-            entries.append(entry)
-        return entries
+        """One entry a snapshot up to this one, newest first: number, when, who, what it did."""
+        ended = history.ended(self.records)
+        return [
+            {
+                "snapshot": record.version,
+                "at": record.at,
+                "by": record.by,
+                "kind": record.kind,
+                "ended": record.version in ended,
+                **_particulars(record),
+            }
+            for record in reversed(self.records[: self.version + 1])
+        ]
 
 
 def create_tables(folder: Path) -> None:
@@ -184,26 +182,19 @@ def create_tables(folder: Path) -> None:
                 f"{folder} is not empty (it holds {min(others)}); give a corpus a folder of its own"
             )
     (folder / "segments").mkdir(parents=True, exist_ok=True)
-    DeltaTable.create(folder / "sources", SOURCE_COLUMNS, mode="ignore", configuration=_PROPERTIES)
-    properties = {**_PROPERTIES, _FORMAT: str(FORMAT), UUID: uuid.uuid4().hex}
-    try:
-        DeltaTable.create(
-            folder / "cells",
-            CELL_COLUMNS,
-            mode="error",
-            configuration=properties,
-            raise_if_key_not_exists=False,
-        )
-    except DeltaError as error:
-        raise CorpusError(f"{folder} is a corpus already: open it") from error
+    if not (folder / "sources" / "_delta_log").is_dir():
+        create_table(folder / "sources", SOURCE_COLUMNS, {FORMAT_KEY: str(FORMAT)}, {})
+    properties = {FORMAT_KEY: str(FORMAT), UUID: uuid.uuid4().hex}
+    create_table(folder / "cells", CELL_COLUMNS, properties, {"format": FORMAT})
 
 
-def open_cells(folder: Path) -> DeltaTable:
-    """The newest version of `cells`, after checking that it is ours and not newer than us.
+def check_format(folder: Path) -> None:
+    """Refuse a folder that is no corpus, or of another format than this cytolake's.
 
     Raises:
         NotACorpusError: the folder holds no corpus.
         NewerFormatError: a newer cytolake wrote it.
+        OlderFormatError: an older one did.
         DamageError: its log cannot be read.
     """
     if not (folder / "cells" / "_delta_log").is_dir():
@@ -211,64 +202,68 @@ def open_cells(folder: Path) -> DeltaTable:
             f"{folder} holds no corpus (no table `cells` in it); check the path, or make one by "
             "`cytolake ingest ... --corpus URI`"
         )
-    try:
-        table = DeltaTable(folder / "cells")
-        properties = table.metadata().configuration
-    except TableNotFoundError as error:
-        raise NotACorpusError(f"{folder}/cells holds no table") from error
-    except DeltaError as error:
-        raise DamageError(f"{folder}/cells: the table's log cannot be read: {error}") from error
-    if _FORMAT not in properties or UUID not in properties:
+    properties = open_table(folder / "cells").metadata().configuration
+    if FORMAT_KEY not in properties or UUID not in properties:
         raise NotACorpusError(f"{folder}/cells is a Delta table, but not of a cytolake corpus")
-    if int(properties[_FORMAT]) > FORMAT:
+    try:
+        found = int(properties[FORMAT_KEY])
+    except ValueError as error:
+        raise DamageError(f"{folder} has the format {properties[FORMAT_KEY]!r}") from error
+    if found > FORMAT:
         raise NewerFormatError(
-            f"{folder} has format {properties[_FORMAT]}, this cytolake reads up to {FORMAT}: "
-            "upgrade cytolake"
+            f"{folder} has format {found}, this cytolake reads up to {FORMAT}: upgrade cytolake"
         )
-    return table
-
-
-def list_commits(table: DeltaTable) -> list[tuple[int, dict[str, Any]]]:
-    """Version and metadata of each commit up to the table's version, newest first.
-
-    `history` tells of commits newer than its handle too, and its own version numbers are then
-    wrong: so they are counted from the first commit, which is never removed.
-    """
-    history = table.history()
-    numbered = [(len(history) - 1 - place, commit) for place, commit in enumerate(history)]
-    return [(version, commit) for version, commit in numbered if version <= table.version()]
-
-
-def accepted_sources(history: Sequence[tuple[int, dict[str, Any]]]) -> list[CommittedSource]:
-    """The sources that commits added, oldest first; `history` is of `list_commits`."""
-    return [
-        CommittedSource(
-            snapshot=version,
-            committed_at=int(commit["timestamp"]),
-            receipt=Receipt.from_json(commit[RECEIPT]),
-            segments=tuple(SegmentEntry(**values) for values in json.loads(commit[SEGMENTS])),
+    if found < FORMAT:
+        raise OlderFormatError(
+            f"{folder} has format {found}, this cytolake reads {FORMAT}: lift it by `cytolake "
+            "corpus upgrade`, which keeps every cell and every id"
         )
-        for version, commit in reversed(history)
-        if RECEIPT in commit
-    ]
 
 
-def _refused(folder: Path) -> list[CommittedSource]:
-    return [
-        CommittedSource(
-            snapshot=row["snapshot"],
-            committed_at=int(row["committed_at"].timestamp() * 1000),
-            receipt=Receipt.from_json(row["receipt"]),
-            segments=(),
-            refused=row["reason"],
-        )
-        for row in source_rows(folder)
-        if row["status"] == "refused"
-    ]
-
-
-def source_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of the table `sources` as it stands."""
+def refused_sources(folder: Path) -> list[CommittedSource]:
+    """The sources that were refused, told by the commits to `sources`."""
     if not (folder / "sources" / "_delta_log").is_dir():
         return []
-    return DeltaTable(folder / "sources").to_pyarrow_table().to_pylist()
+    return [
+        CommittedSource(
+            snapshot=int(record.body["snapshot"]),
+            committed_at=record.at,
+            receipt=Receipt.from_values(record.body["receipt"]),
+            refused=str(record.body["reason"]),
+        )
+        for record in load_table(folder / "sources").records
+        if record.kind == "refused"
+    ]
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def _particulars(record: Record) -> dict[str, Any]:
+    """What a line of the log says of a commit: `what`, in words, and counters."""
+    body = record.body
+    if record.kind == "ingest":
+        receipt = Receipt.from_values(body["receipt"])
+        verb = "replaced" if body.get("replaces") else "added"
+        return {
+            "what": f"{verb} {receipt.source_id}",
+            "source_id": receipt.source_id,
+            "n_read": receipt.n_read,
+            "n_kept": receipt.n_kept,
+            "dropped": dict(receipt.dropped),
+            "n_segments": len(body["segments"]),
+        }
+    words = {
+        "created": lambda: "created",
+        "columns": lambda: f"columns {', '.join(body['names'])}",
+        "annotate": lambda: f"annotated {', '.join(body['columns'])} from {body['origin']}",
+        "delete": lambda: f"deleted cells by {body['condition']}",
+        "withdraw": lambda: f"withdrew cells: {body['reason']}",
+        "compact": lambda: f"{len(body['replaced'])} segments into {len(body['segments'])}",
+        "vacuum": lambda: f"vacuum: {len(body['ended'])} snapshots ended",
+        "restore": lambda: f"restored snapshot {body['snapshot']}",
+    }
+    said: dict[str, Any] = {"what": words[record.kind]() if record.kind in words else record.kind}
+    return said | {name: body[name] for name in ("n_cells",) if name in body}

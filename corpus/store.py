@@ -1,7 +1,7 @@
 """Corpus: the one door to cells, their counts, SQL and streams. Knows no torch and no model."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,26 +18,26 @@ from ..platform.errors import (
     did_you_mean,
 )
 from ..platform.storage import local_path
-from . import commits
 from .cells import CellBatch
+from .changes import Changes
 from .content import content_keys, from_binary
-from .receipts import Receipt
-from .records import SegmentRecord
 from .sandbox import check_condition, check_query
 from .segments import Segment
-from .snapshots import CommittedSource, Snapshot, create_tables
+from .snapshots import Snapshot, check_format, create_tables
 from .splits import PART, Split, assign
 from .sql import SqlEngine
 from .stream import Selection, selection_digest
+from .tags import snapshot_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
-class Corpus:
+class Corpus(Changes):
     """One snapshot of a corpus. What is committed later is seen by opening it again.
 
-    A corpus is not sent to other processes: send `uri` and `snapshot`, and open it there.
+    What changes a corpus is in `Changes`. A corpus is not sent to other processes: send `uri` and
+    `snapshot`, and open it there.
     """
 
     def __init__(self, uri: str, state: Snapshot) -> None:
@@ -50,15 +50,20 @@ class Corpus:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, uri: str | Path, snapshot: int | None = None) -> "Corpus":
-        """Open the newest snapshot, or the one of a number. Writes nothing.
+    def open(cls, uri: str | Path, snapshot: int | str | None = None) -> "Corpus":
+        """Open the newest snapshot, or the one of a number or a tag. Writes nothing.
 
         Raises:
             NotACorpusError: the URI holds no corpus.
             NewerFormatError: a newer cytolake wrote it.
-            CorpusError: there is no such snapshot.
+            OlderFormatError: an older one did; it can be lifted.
+            CorpusError: there is no such snapshot or tag, or a vacuum ended the snapshot.
+            WithdrawnError: the snapshot holds cells that were withdrawn since.
         """
-        return cls(str(uri), Snapshot.load(local_path(uri).absolute(), snapshot))
+        folder = local_path(uri).absolute()
+        check_format(folder)
+        number = None if snapshot is None else snapshot_of(folder, snapshot)
+        return cls(str(uri), Snapshot.load(folder, number))
 
     @classmethod
     def create(cls, uri: str | Path) -> "Corpus":
@@ -107,20 +112,6 @@ class Corpus:
         """A folder for whatever ingest keeps between tries; never read by the corpus."""
         return self.folder / "staging"
 
-    # ------------------------------------------------------------------ writing (driver only)
-
-    def commit_source(self, receipt: Receipt, segments: Sequence[SegmentRecord]) -> commits.Commit:
-        """Make a source visible; see `commits.commit_source`. This handle stays where it is."""
-        return commits.commit_source(self.folder, receipt, segments)
-
-    def refuse_source(self, receipt: Receipt, reason: str) -> None:
-        """Put on record that a source was refused."""
-        commits.refuse_source(self.folder, receipt, reason)
-
-    def find_source(self, source_id: str) -> CommittedSource | None:
-        """The accepted source of a name in the NEWEST snapshot."""
-        return commits.find_source(self.folder, source_id)
-
     # ------------------------------------------------------------------ questions
 
     def sql(self, query: str) -> pa.Table:
@@ -132,8 +123,12 @@ class Corpus:
         return self._engine.query(query)
 
     def log(self) -> list[dict[str, Any]]:
-        """One entry a snapshot up to this one, newest first."""
-        return self.state.log()
+        """One entry a snapshot up to this one, newest first: who, when, what, counters, tags."""
+        named = list(self.tags().values())
+        return [
+            {**entry, "tags": [tag.name for tag in named if tag.snapshot == entry["snapshot"]]}
+            for entry in self.state.log()
+        ]
 
     def show(self) -> dict[str, Any]:
         """What is in the corpus: cells by source, tissue, assay, type; bytes; the funnel."""
@@ -147,11 +142,13 @@ class Corpus:
 
         return why(self, barcode)
 
-    def verify(self, deep: bool = False) -> list[str]:
-        """What is wrong with the corpus; an empty list where nothing is."""
-        from .overview import verify
+    def verify(
+        self, deep: bool = False, advance: Callable[[float], None] = lambda _: None
+    ) -> list[str]:
+        """What is wrong with the corpus; an empty list where nothing is. See `soundness.verify`."""
+        from .soundness import verify
 
-        return verify(self, deep=deep)
+        return verify(self, deep=deep, advance=advance)
 
     def to_anndata(self, where: str | None = None, genes: Sequence[str] | None = None) -> "AnnData":
         """The cells that a condition chooses as an AnnData object; see `corpus.export`."""
@@ -229,7 +226,9 @@ class Corpus:
         for number in np.unique(segment_of):
             chosen = positions[segment_of == number]
             segment = self.segment(selection.segment_ids[number])
-            indptr, indices, counts = segment.read(selection.row[chosen].astype(np.int64))
+            rows, keys = selection.row[chosen].astype(np.int64), selection.content_key[chosen]
+            with self.state.telling_of_its_end():
+                indptr, indices, counts = segment.read(rows, keys)
             obs: dict[str, Any] = {"cell_id": selection.cell_id[chosen]}
             for name in columns:
                 if name != "cell_id":
@@ -275,20 +274,17 @@ class Corpus:
         Raises:
             DamageError: one of its files is missing or has another size.
         """
-        with self._lock:
+        with self._lock, self.state.telling_of_its_end():
             if segment_id not in self._segments:
-                self._segments[segment_id] = Segment.open(self.segments_folder / segment_id)
+                entry = self.state.segments[segment_id]
+                folder = self.segments_folder / segment_id
+                self._segments[segment_id] = Segment.open(folder, entry.sha256)
             return self._segments[segment_id]
 
     @cached_property
     def _segment_order(self) -> tuple[str, ...]:
         """Segments in the canonical order: by source sha256, then first row of the unit."""
-        keyed = [
-            (source.receipt.sha256, source.receipt.source_id, entry.first_row, entry.segment_id)
-            for source in self.state.accepted
-            for entry in source.segments
-        ]
-        return tuple(key[-1] for key in sorted(keyed))
+        return tuple(self.state.segments)
 
     def _selection(
         self, table: pa.Table, where: str | None, part: str | None, primary_only: bool

@@ -17,12 +17,21 @@ import pyarrow as pa
 from scipy import sparse
 
 from ..platform.errors import CorpusError
-from ..platform.storage import freeze, sha256_file, sync_file, sync_folder, write_durably
+from ..platform.faults import durable
+from ..platform.storage import (
+    freeze,
+    publish,
+    remove_durably,
+    sha256_file,
+    storing_in,
+    sync_file,
+    sync_folder,
+    write_durably,
+)
 from . import content
 from .arrays import write_counts
 from .cells import CellBatch
 from .expression import gene_statistics, write_expression
-from .medians import gene_major
 from .records import SegmentRecord, write_table
 from .schema import (
     BLOCK_BITS,
@@ -35,9 +44,15 @@ from .schema import (
     conform,
     lifted_columns,
 )
+from .sketches import gene_major
 from .verification import verify_segment
 
 _PROVENANCE = ("corpus_uuid", "source_id", "source_sha256", "first_row")
+
+MIXED_DROPPED_COLUMNS = pa.schema(
+    [*DROPPED_COLUMNS, pa.field("source_id", pa.string()), pa.field("source_sha256", pa.string())]
+)
+"""The columns of `dropped.parquet` in a segment made of others: each row says whose it is."""
 
 
 def write_segment(
@@ -61,10 +76,13 @@ def write_segment(
         var: the genes, in the order of `cells.gene_ids`: columns of `schema.VAR_COLUMNS`.
         source_obs: the source's own columns of the kept cells, verbatim.
         dropped: the unit's dropped cells: columns of `schema.DROPPED_COLUMNS`.
-        provenance: `corpus_uuid`, `source_id`, `source_sha256`, `first_row`, and more.
+        provenance: `corpus_uuid`, `source_id`, `source_sha256`, `first_row`, and more. With
+            `cell_ids: "kept"` the segment is made of others: `cells.obs` then holds each cell's
+            `cell_id` and `source_id` too, `dropped` has columns of `MIXED_DROPPED_COLUMNS`.
 
     Raises:
         CorpusError: the parts do not fit each other.
+        StorageError: the disk says no; nothing of the segment is left.
     """
     if folder.name != segment_id:
         raise CorpusError(f"segment {segment_id!r} must lie in a folder of that name, not {folder}")
@@ -79,11 +97,48 @@ def write_segment(
     if source_obs.num_rows != cells.n_cells:
         raise CorpusError(f"source_obs has {source_obs.num_rows} rows for {cells.n_cells} cells")
     var = conform(var, VAR_COLUMNS, what="var")
-    dropped = conform(dropped, DROPPED_COLUMNS, what="dropped")
+    mixed = provenance.get("cell_ids") == "kept"
+    dropped = conform(dropped, MIXED_DROPPED_COLUMNS if mixed else DROPPED_COLUMNS, what="dropped")
     cells, var = _in_order_of_genes(cells, var)
-    temporary = _fresh_sibling(folder)
     block = secrets.randbits(BLOCK_BITS)
-    table = _cell_rows(segment_id, block, cells, str(provenance["source_id"]))
+    if mixed:
+        owners = {name: cells.obs.column(name) for name in ("cell_id", "source_id")}
+    else:
+        ids = (np.int64(block) << POSITION_BITS) + np.arange(cells.n_cells, dtype=np.int64)
+        owner = str(provenance["source_id"])
+        owners = {"cell_id": ids, "source_id": pa.array([owner] * cells.n_cells, pa.string())}
+    table = _cell_rows(segment_id, cells, owners)
+    with storing_in(folder.parent):
+        temporary = _fresh_sibling(folder)
+        try:
+            _write_parts(temporary, segment_id, cells, var)
+            write_table(temporary / "cells.parquet", table)
+            write_table(temporary / "obs.parquet", source_obs)
+            write_table(temporary / "dropped.parquet", dropped)
+            values = {
+                "format": FORMAT,
+                "segment_id": segment_id,
+                "block": block,
+                "n_cells": cells.n_cells,
+                "n_dropped": dropped.num_rows,
+                "n_genes": cells.n_genes,
+                "n_nonzero": len(cells.counts),
+                "total": int(cells.counts.sum(dtype=np.int64)),
+                "provenance": dict(provenance),
+                "files": _seal(temporary),
+            }
+            account = temporary / "segment.json"
+            write_durably(account, json.dumps(values, indent=1).encode(), "segment.json")
+            freeze(account)
+            _publish(temporary, folder)
+        except BaseException:  # a full disk must not stay full of what nobody will read
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    return SegmentRecord.load(folder)
+
+
+def _write_parts(temporary: Path, segment_id: str, cells: CellBatch, var: pa.Table) -> None:
+    """Write what is made of counts and genes: the array, its gene-major twin, the statistics."""
     write_counts(
         temporary / "rna.zarr",
         segment_id=segment_id,
@@ -104,44 +159,38 @@ def write_segment(
     )
     order, starts = gene_major(cells.indices, cells.n_genes)
     write_expression(temporary / "expression", cells, order, starts)
-    write_table(temporary / "cells.parquet", table)
-    write_table(temporary / "obs.parquet", source_obs)
-    write_table(temporary / "dropped.parquet", dropped)
     write_table(temporary / "statistics.parquet", gene_statistics(cells, var, order, starts))
+
+
+def _seal(temporary: Path) -> dict[str, tuple[int, str]]:
+    """Sync and freeze every part.
+
+    Returns:
+        Size in bytes and sha256 of every file, by its path in the segment.
+    """
     files: dict[str, tuple[int, str]] = {}
-    for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
-        sync_file(path)
-        freeze(path)
-        name = path.relative_to(temporary).as_posix()
-        files[name] = (path.stat().st_size, sha256_file(path))
-    for path in temporary.rglob("*"):
-        if path.is_dir():
-            sync_folder(path)
-    values = {
-        "format": FORMAT,
-        "segment_id": segment_id,
-        "block": block,
-        "n_cells": cells.n_cells,
-        "n_dropped": dropped.num_rows,
-        "n_genes": cells.n_genes,
-        "n_nonzero": len(cells.counts),
-        "total": int(cells.counts.sum(dtype=np.int64)),
-        "provenance": dict(provenance),
-        "files": files,
-    }
-    write_durably(temporary / "segment.json", json.dumps(values, indent=1).encode())
-    freeze(temporary / "segment.json")
+    with durable("segment/sync"):
+        for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
+            sync_file(path)
+            freeze(path)
+            name = path.relative_to(temporary).as_posix()
+            files[name] = (path.stat().st_size, sha256_file(path))
+        for path in temporary.rglob("*"):
+            if path.is_dir():
+                sync_folder(path)
+    return files
+
+
+def _publish(temporary: Path, folder: Path) -> None:
+    """Give a segment its name; where a whole one has it already, that one stays."""
     try:
-        temporary.rename(folder)
+        publish(temporary, folder, "segment")
     except OSError:
-        problems = verify_segment(folder)
-        if problems:  # no whole segment there: what stands in the way is of no one
-            shutil.rmtree(folder)
-            temporary.rename(folder)
-        else:
+        if not verify_segment(folder):
             shutil.rmtree(temporary)
-    sync_folder(folder.parent)
-    return SegmentRecord.load(folder)
+        else:  # no whole segment there: what stands in the way is of no one
+            remove_durably(folder, "segment")
+            publish(temporary, folder, "segment")
 
 
 def _in_order_of_genes(cells: CellBatch, var: pa.Table) -> tuple[CellBatch, pa.Table]:
@@ -154,6 +203,8 @@ def _in_order_of_genes(cells: CellBatch, var: pa.Table) -> tuple[CellBatch, pa.T
     if cells.counts.size and not cells.counts.all():
         raise CorpusError("a stored count is 0: leave zeros out")
     order = np.array(sorted(range(len(gene_ids)), key=gene_ids.__getitem__), dtype=np.int64)
+    if (order == np.arange(len(order))).all() and _is_canonical(cells):
+        return cells, var  # a copy less
     place = np.empty(len(order), dtype=np.int32)
     place[order] = np.arange(len(order), dtype=np.int32)
     shape = (cells.n_cells, cells.n_genes)
@@ -173,8 +224,15 @@ def _in_order_of_genes(cells: CellBatch, var: pa.Table) -> tuple[CellBatch, pa.T
     return ordered, var.take(pa.array(order))
 
 
-def _cell_rows(segment_id: str, block: int, cells: CellBatch, source_id: str) -> pa.Table:
-    """The rows of `cells` for a segment."""
+def _is_canonical(cells: CellBatch) -> bool:
+    """Whether the genes of every cell ascend, each once."""
+    shape = (cells.n_cells, cells.n_genes)
+    given = (cells.counts, cells.indices, cells.indptr)
+    return bool(sparse.csr_matrix(given, shape=shape).has_canonical_format)
+
+
+def _cell_rows(segment_id: str, cells: CellBatch, owners: Mapping[str, Any]) -> pa.Table:
+    """The rows of `cells` for a segment; `owners` gives `cell_id` and `source_id`."""
     n_cells = cells.n_cells
     lifted = lifted_columns(cells.obs)
     given = conform(
@@ -191,10 +249,9 @@ def _cell_rows(segment_id: str, block: int, cells: CellBatch, source_id: str) ->
     running = np.concatenate([[0], np.cumsum(cells.counts, dtype=np.int64)])
     columns: dict[str, Any] = {name: given.column(name) for name in GIVEN_COLUMNS.names}
     columns |= {
-        "cell_id": (np.int64(block) << POSITION_BITS) + np.arange(n_cells, dtype=np.int64),
+        **owners,
         "segment": pa.array([segment_id] * n_cells, pa.string()),
         "row": np.arange(n_cells, dtype=np.int32),
-        "source_id": pa.array([source_id] * n_cells, pa.string()),
         "n_counts": cells.n_counts,
         "n_counts_stored": running[cells.indptr[1:]] - running[cells.indptr[:-1]],
         "content_hash": content.to_binary(hashes),
@@ -213,7 +270,7 @@ def _fresh_sibling(folder: Path) -> Path:
     stem = f".{folder.name}.{socket.gethostname()}."
     for left in folder.parent.glob(stem + "*"):
         pid = left.name.removeprefix(stem)
-        if pid.isdigit() and not _is_alive(int(pid)):
+        if pid.isdigit() and not is_alive(int(pid)):
             shutil.rmtree(left)
     fresh = folder.with_name(stem + str(os.getpid()))
     if fresh.exists():
@@ -222,7 +279,8 @@ def _fresh_sibling(folder: Path) -> Path:
     return fresh
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of this host is running."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

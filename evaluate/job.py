@@ -42,7 +42,7 @@ def evaluate(
     *,
     tracker: Tracker | None = None,
     parent: str | None = None,
-    snapshot: int | None = None,
+    snapshot: int | str | None = None,
     console: Console | None = None,
 ) -> EvaluationResult:
     """Ask a question and log the answer.
@@ -53,8 +53,8 @@ def evaluate(
         settings: where runs live.
         tracker: an open run, told everything and finished here; a new one where None.
         parent: id of the run that the new one is nested in.
-        snapshot: the snapshot to read; where None, the one that the model was trained on, or the
-            newest where that was another corpus.
+        snapshot: number or tag of the one to read; where None, the one that the model was trained
+            on, or the newest where that was another corpus.
         console: where progress is shown.
 
     Raises:
@@ -67,6 +67,14 @@ def evaluate(
         tracker = open_run(settings.tracking_uri, recipe.name, parent=parent)
     try:
         question = prepare(corpus_uri, recipe, place, snapshot)
+        question.corpus.record_use(
+            "evaluate",
+            recipe.name,
+            where=recipe.where,
+            part=recipe.part,
+            uri=f"runs:/{tracker.run_id}",
+            details={"task": recipe.task, "checkpoint": str(question.place)},
+        )
         _log_question(tracker, question, recipe, corpus_uri)
         with arithmetic_threads(recipe.threads):
             result = _answer(question, recipe, console)

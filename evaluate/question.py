@@ -126,7 +126,7 @@ def find_model(name: str, settings: Settings) -> Path:
 
 
 def prepare(
-    corpus_uri: str, recipe: EvaluationRecipe, place: Path, snapshot: int | None
+    corpus_uri: str, recipe: EvaluationRecipe, place: Path, snapshot: int | str | None
 ) -> Question:
     """Load the model and choose the cells.
 
@@ -134,8 +134,8 @@ def prepare(
         corpus_uri: the corpus.
         recipe: part, where, length, and what to do with seen cells.
         place: the checkpoint's folder.
-        snapshot: the snapshot to read; where None, the one that the model was trained on, or the
-            newest where that was another corpus.
+        snapshot: number or tag of the one to read; where None, the one that the model was trained
+            on, or the newest where that was another corpus.
 
     Raises:
         EvaluationError: the model has no split, or cells were pretrained on.

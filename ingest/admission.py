@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..corpus.snapshots import Snapshot
-from ..platform.errors import CytolakeError
+from ..platform.errors import CorpusError, CytolakeError, SourceError, did_you_mean
 from ..platform.settings import Settings
 from ..platform.storage import sha256_file
 from .quality import Thresholds
@@ -81,6 +81,37 @@ class Candidate:
             self.refuse(str(error))
 
 
+def check_replaced(replaced: str, plan: SourcesFile, snapshot: Snapshot) -> None:
+    """Refuse to replace a source that is not there, or by anything but one file.
+
+    Args:
+        replaced: the name of the source in the corpus.
+        plan: what is given in its place.
+        snapshot: the newest.
+
+    Raises:
+        SourceError: not exactly one file is given, or it has a name of its own.
+        CorpusError: the corpus has no such source.
+    """
+    if len(plan.source) != 1:
+        raise SourceError(
+            f"{len(plan.source)} sources are given to replace {replaced!r}: a source is replaced "
+            "by one file"
+        )
+    name = plan.source[0].name
+    if name not in (None, replaced):
+        raise SourceError(
+            f"the given source is called {name!r}, but is to replace {replaced!r}: leave its name "
+            "out, or ingest it beside the other"
+        )
+    known = [source.receipt.source_id for source in snapshot.accepted]
+    if replaced not in known:
+        raise CorpusError(
+            f"the corpus has no source {replaced!r} to replace{did_you_mean(replaced, known)} "
+            f"(it has {', '.join(sorted(known)[:10]) or 'none'}{', ...' if known[10:] else ''})"
+        )
+
+
 def find_files(
     candidates: Sequence[Candidate], plan: SourcesFile, settings: Settings, *, gene_reference: str
 ) -> None:
@@ -105,28 +136,44 @@ def find_files(
             )
 
 
-def admit(candidates: Sequence[Candidate], snapshot: Snapshot) -> None:
-    """Turn away what is given twice or in the corpus already; give every source a free name."""
+def admit(
+    candidates: Sequence[Candidate], snapshot: Snapshot, *, replaced: str | None = None
+) -> None:
+    """Turn away what is given twice or in the corpus already; give every source a free name.
+
+    Args:
+        candidates: the sources.
+        snapshot: the newest.
+        replaced: the source in whose place the only candidate comes; see `check_replaced`.
+    """
     by_sha256 = {source.receipt.sha256: source for source in snapshot.accepted}
-    taken = {source.receipt.source_id for source in snapshot.accepted}
+    taken = {source.receipt.source_id for source in snapshot.accepted} - {replaced}
     given: dict[str, Candidate] = {}
     for candidate in candidates:
         if candidate.outcome is not None:
             continue
+        if replaced is not None:
+            candidate.source_id = replaced
         before = by_sha256.get(candidate.sha256)
         first = given.setdefault(candidate.sha256, candidate)
         if first is not candidate:
             candidate.refuse(
                 f"{candidate.path}: given twice: it has the same bytes as {first.entry.place}"
             )
+        elif before is not None and replaced not in (None, before.receipt.source_id):
+            candidate.refuse(
+                f"{candidate.path}: is in the corpus as {before.receipt.source_id!r}; in the place "
+                f"of {replaced!r} its cells would be there twice"
+            )
         elif before is not None and before.receipt.recipe_hash == candidate.recipe_hash:
             candidate.source_id = before.receipt.source_id
             candidate.end("present", receipt=before.receipt, snapshot=before.snapshot)
-        elif before is not None:
+        elif before is not None and replaced is None:
+            name = before.receipt.source_id
             candidate.refuse(
-                f"{candidate.path}: is in the corpus as {before.receipt.source_id!r}, read with "
-                "other settings or another gene reference; a second time its cells would be there "
-                "twice: ingest it into a new corpus"
+                f"{candidate.path}: is in the corpus as {name!r}, read with other settings or "
+                "another gene reference; a second time its cells would be there twice: let it take "
+                f"its own place by `cytolake ingest --replace {name}`, or use a new corpus"
             )
         elif candidate.source_id in taken and candidate.entry.name is not None:
             candidate.refuse(

@@ -12,21 +12,24 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import replace as with_changes
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from ..corpus.commits import commit_source
+from ..corpus.leases import lease
 from ..corpus.records import SegmentRecord
 from ..corpus.snapshots import Snapshot
 from ..corpus.store import Corpus
+from ..corpus.sweeping import remove_named
 from ..platform.errors import SourceError
 from ..platform.progress import progress
 from ..platform.session import ray_session
 from ..platform.settings import Settings
 from ..platform.tracking import Tracker
-from .admission import Candidate, admit, find_files
+from .admission import Candidate, admit, check_replaced, find_files
 from .quality import freeze_thresholds
 from .report import IngestReport, empty_receipt, receipt_of
 from .sources.formats import source_files
@@ -45,6 +48,7 @@ def ingest(
     plan: SourcesFile,
     settings: Settings,
     *,
+    replace: str | None = None,
     console: Console | None = None,
     tracker: Tracker | None = None,
 ) -> IngestReport:
@@ -54,6 +58,8 @@ def ingest(
         corpus_uri: the corpus.
         plan: the sources.
         settings: where resources are, and which Ray cluster to use.
+        replace: the source of the corpus in whose place the only given file comes: the old
+            cells go and the new ones come in one commit.
         console: where to show progress; standard error where None.
         tracker: the run to log receipts to.
 
@@ -61,11 +67,16 @@ def ingest(
         Each source's outcome; a refused source does not stop the others.
 
     Raises:
-        CorpusError: the corpus cannot be opened.
+        CorpusError: the corpus cannot be opened, or has no source to replace.
+        SourceError: not exactly one file is given to replace a source.
         ResourceError: the gene reference is not to be had.
     """
     began = time.monotonic()
-    corpus = Corpus.open_or_create(corpus_uri)
+    if replace is None:
+        corpus = Corpus.open_or_create(corpus_uri)
+    else:
+        corpus = Corpus.open(corpus_uri)
+        check_replaced(replace, plan, corpus.state)
     reference = gene_table(settings)
     candidates = [Candidate(entry=entry) for entry in plan.source]
     find_files(candidates, plan, settings, gene_reference=load_reference(reference).digest)
@@ -74,11 +85,13 @@ def ingest(
         if large:
             _open_ray(session, settings)
         _fingerprint(candidates, at_home=not large)
-        admit(candidates, Snapshot.load(corpus.folder))
+        admit(candidates, Snapshot.load(corpus.folder), replaced=replace)
         if any(candidate.outcome is None for candidate in candidates):
+            session.enter_context(lease(corpus.folder))  # a vacuum spares what is staged
+            remove_named(corpus.folder)
             _open_ray(session, settings)
             _survey_and_measure(candidates, corpus, plan, reference, console)
-            _prepare_and_commit(candidates, corpus, console)
+            _prepare_and_commit(candidates, corpus, console, replacing=replace is not None)
     for candidate in candidates:
         _put_on_record(candidate, corpus)
     report = IngestReport(
@@ -175,7 +188,7 @@ def _freeze(candidate: Candidate) -> None:
 
 
 def _prepare_and_commit(
-    candidates: Sequence[Candidate], corpus: Corpus, console: Console | None
+    candidates: Sequence[Candidate], corpus: Corpus, console: Console | None, *, replacing: bool
 ) -> None:
     """Pass 2; a source is committed when all its units, and all sources before it, are done."""
     tasks: list[dict[str, Any]] = []
@@ -200,10 +213,11 @@ def _prepare_and_commit(
             else:
                 prepared = PreparedUnit.model_validate_json(answer["prepared"])
                 candidate.units[unit.start] = prepared
-            _commit_ready(candidates, corpus)
+            _commit_ready(candidates, corpus, replacing=replacing)
 
 
-def _commit_ready(candidates: Sequence[Candidate], corpus: Corpus) -> None:
+def _commit_ready(candidates: Sequence[Candidate], corpus: Corpus, *, replacing: bool) -> None:
+    new = "replaced" if replacing else "added"
     for candidate in candidates:
         if candidate.outcome is not None:
             continue
@@ -219,12 +233,13 @@ def _commit_ready(candidates: Sequence[Candidate], corpus: Corpus) -> None:
                 units=units,
             )
             records = [SegmentRecord.load(unit.segment) for unit in units]
-            commit = corpus.commit_source(receipt, records)
+            commit = commit_source(corpus.folder, receipt, records, replace=replacing)
             candidate.end(
-                "added" if commit.added else "present",
+                new if commit.added else "present",
                 receipt=receipt,
                 units=tuple(units),
                 snapshot=commit.snapshot,
+                n_withdrawn=commit.n_withdrawn,
             )
 
 
@@ -242,7 +257,7 @@ def _put_on_record(candidate: Candidate, corpus: Corpus) -> None:
         recipe_hash=candidate.recipe_hash,
     )
     corpus.refuse_source(receipt, candidate.outcome.error or "")
-    candidate.outcome = replace(candidate.outcome, receipt=receipt)
+    candidate.outcome = with_changes(candidate.outcome, receipt=receipt)
 
 
 def _surveyed(candidate: Candidate) -> Survey:

@@ -3,6 +3,8 @@
 Knows the schema of cells; knows no matrix.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,18 +54,26 @@ def read_cell_table(path: Path, barcodes: Names) -> CellTable:
         raise SourceError(f"{path}: cannot be read as a table of cells: {error}") from error
     frame.index = frame.index.astype(str)
     if not frame.index.is_unique:
-        twice = frame.index[frame.index.duplicated()][0]
-        raise SourceError(f"{path}: barcode {twice!r} stands in two lines")
+        # Errors of a source go on record, where no barcode may stand: lines and shapes tell too.
+        twice = frame.index == frame.index[frame.index.duplicated()][0]
+        first, second, *_ = np.flatnonzero(twice) + 2
+        raise SourceError(f"{path}: one barcode stands in lines {first} and {second}")
     known = frame.index.isin(barcodes)
     if not known.any():
         raise SourceError(
-            f"{path}: none of its first column ({', '.join(frame.index[:3])}) is a barcode of the "
-            f"source ({', '.join(str(name) for name in barcodes[:3])})"
+            f"{path}: none of its first column {_shape(list(frame.index[:1]))} is a barcode of the "
+            f"source {_shape(list(barcodes[:1]))}"
         )
     ordered = frame.reindex(barcodes)
     columns = {str(name): pa.array(ordered[name], from_pandas=True) for name in ordered.columns}
     n_missing = int((~np.isin(barcodes.astype(str), frame.index.to_numpy(dtype=str))).sum())
     return CellTable(columns=pa.table(columns), n_missing=n_missing)
+
+
+def _shape(names: Sequence[object]) -> str:
+    """How the first name is made, without the name itself: letters as A, digits as 0."""
+    shapes = [re.sub(r"[^\W\d_]", "A", re.sub(r"\d", "0", str(name))) for name in names[:1]]
+    return f"(it begins with one like {shapes[0]!r})" if shapes else "(it is empty)"
 
 
 def join_columns(obs: pa.Table, beside: pa.Table | None) -> pa.Table:

@@ -165,10 +165,12 @@ def checked_counts(
 
 
 def describe_offence(source: Source, layer: str, cell: int, gene: int, value: float) -> str:
-    """One line: the layer, and one value that is no raw count, with its place."""
-    barcode = source.barcodes()[cell]
+    """One line: the layer, and one value that is no raw count, with its place.
+
+    The cell is told by its row, from 0: the line goes on record, where no barcode may stand.
+    """
     name = next(iter(source.genes(layer).values()))[gene]
-    return f"{layer}: {value!r} at cell {barcode}, gene {name}"
+    return f"{layer}: {value!r} at row {cell}, gene {name}"
 
 
 def not_raw_counts(

@@ -16,7 +16,7 @@ from .quality import DUPLICATE, Thresholds
 from .survey import Opened
 from .units import PreparedUnit, segment_id_of
 
-Status = Literal["added", "present", "refused"]
+Status = Literal["added", "replaced", "present", "refused"]
 _LIBRARIES = ("cytolake", "anndata", "h5py", "numpy", "pyarrow", "ray", "zarr")
 
 
@@ -27,11 +27,14 @@ class IngestedSource:
     Attributes:
         source_id: its name in the corpus.
         place: the path or resource as it was given.
-        status: `added` now, `present` before (nothing was done), or `refused`.
+        status: `added` now, `replaced` now (another file of its name went), `present` before
+            (nothing was done), or `refused`.
         receipt: what was read, kept and dropped; None where a source was refused unread.
         error: why it was refused.
         units: its work units.
         snapshot: the snapshot that holds it.
+        n_withdrawn: cells that were kept by all rules and left out all the same, for their use is
+            no longer allowed.
     """
 
     source_id: str
@@ -41,6 +44,7 @@ class IngestedSource:
     error: str | None = None
     units: tuple[PreparedUnit, ...] = ()
     snapshot: int | None = None
+    n_withdrawn: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,9 +70,9 @@ class IngestReport:
     def n_added(self) -> int:
         """Cells added by this call."""
         return sum(
-            source.receipt.n_kept
+            source.receipt.n_kept - source.n_withdrawn
             for source in self.sources
-            if source.status == "added" and source.receipt is not None
+            if source.status in ("added", "replaced") and source.receipt is not None
         )
 
     @property
@@ -84,7 +88,7 @@ class IngestReport:
             {"source": source.source_id, "what": what, "cells or reason": said}
             for source in self.sources
             if source.receipt is not None and source.status != "refused"
-            for what, said in _particulars(source.receipt)
+            for what, said in _particulars(source.receipt, source.n_withdrawn)
         ]
         if rows:
             drawn.append(table(rows, title="Dropped, skipped and noted"))
@@ -106,6 +110,7 @@ class IngestReport:
                 "status": source.status,
                 "error": source.error,
                 "snapshot": source.snapshot,
+                "n_withdrawn": source.n_withdrawn,
                 "receipt": None if source.receipt is None else asdict(source.receipt),
             }
             for source in self.sources
@@ -196,8 +201,10 @@ def _account(source: IngestedSource) -> dict[str, object]:
     }
 
 
-def _particulars(receipt: Receipt) -> list[tuple[str, object]]:
+def _particulars(receipt: Receipt, n_withdrawn: int) -> list[tuple[str, object]]:
     lines: list[tuple[str, object]] = []
+    if n_withdrawn:
+        lines.append(("left out: withdrawn", n_withdrawn))
     lines += [(f"dropped: {rule}", n_cells) for rule, n_cells in receipt.dropped.items()]
     lines += [(f"rule skipped: {rule}", why) for rule, why in receipt.skipped_rules.items()]
     lines += [("note", line) for line in receipt.warnings]
@@ -226,10 +233,9 @@ def _warnings(opened: Opened) -> list[str]:
         lines.append(f"panel: {genes.coding_share:.0%} of the coding genes are measured; {use}")
     n_duplicates = len(opened.duplicates.rows)
     if n_duplicates:
-        first = opened.barcodes[opened.duplicates.rows[0]]
         lines.append(
-            f"{n_duplicates} rows repeat a barcode (the first is {first}): their counts were added "
-            f"to the first such row and they are dropped as {DUPLICATE}, whose other columns are "
-            'kept; duplicate_barcodes = "keep" keeps such rows apart'
+            f"{n_duplicates} rows repeat a barcode: their counts were added to the first row with "
+            f"it, whose other columns are kept, and they are dropped as {DUPLICATE}; "
+            'duplicate_barcodes = "keep" keeps such rows apart'
         )
     return lines

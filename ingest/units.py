@@ -6,7 +6,6 @@ its source was committed) is adopted if it verifies.
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ from ..corpus.verification import verify_segment
 from ..corpus.writing import write_segment
 from ..platform.configuration import Configuration
 from ..platform.errors import NotRawCountsError
+from ..platform.faults import durable
+from ..platform.storage import publish, remove_durably, storing_in, sync_file
 from .metadata import annotations, burdened
 from .proof import checked_counts
 from .quality import DUPLICATE, CellMeasures, Thresholds, join_measures, measure, reasons
@@ -113,6 +114,7 @@ def measure_unit(opened: Opened, unit: Unit) -> Path:
 
     Raises:
         NotRawCountsError: a value of the unit is no count.
+        StorageError: the disk says no.
     """
     name = f"measures-{opened.survey.layer.replace('/', '-')}-{unit.start}-{unit.stop}.arrow"
     path = opened.survey.folder / name
@@ -129,10 +131,13 @@ def measure_unit(opened: Opened, unit: Unit) -> Path:
             "n_coding": joined.n_coding_c,
         }
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}")
-    feather.write_feather(table, unfinished)
-    unfinished.replace(path)
+    with storing_in(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        with durable("measures/write"):
+            feather.write_feather(table, unfinished)
+            sync_file(unfinished)
+        publish(unfinished, path, "measures")
     return path
 
 
@@ -164,7 +169,8 @@ def prepare_unit(
     if folder.exists():
         if not verify_segment(folder):
             return _prepared(unit, SegmentRecord.load(folder), adopted=True)
-        shutil.rmtree(folder)  # never committed: its source would have been "nothing added"
+        # never committed: its source would have been "nothing added"
+        remove_durably(folder, "segment")
     parts = list(_judged(opened, unit, thresholds))
     n_kept = sum(part.kept.num_rows for part in parts)
     duplicates = opened.duplicates.rows

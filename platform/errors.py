@@ -5,6 +5,7 @@ The tree:
 CytolakeError                  anything cytolake says no to; `str()` is the whole message
 ├── SettingsError              cytolake.toml or a CYTOLAKE_* variable
 ├── RecipeError                a recipe or sources.toml: unknown key, wrong type, bad value
+├── StorageError               the disk says no: full, read-only, failing, not ours to write
 ├── ResourceError              a named resource is missing, unreachable or has another checksum
 ├── SourceError                a source file: what, where, what was expected, what to do
 │   ├── NotRawCountsError      the matrices hold no raw counts
@@ -12,6 +13,8 @@ CytolakeError                  anything cytolake says no to; `str()` is the whol
 ├── CorpusError                the corpus
 │   ├── NotACorpusError        the URI holds no corpus
 │   ├── NewerFormatError       written by a newer cytolake
+│   ├── OlderFormatError       written by an older cytolake: it can be lifted
+│   ├── WithdrawnError         a snapshot holds cells whose use is no longer allowed
 │   ├── DamageError            bytes on disk are not what was committed
 │   ├── ConflictError          another writer was first, and redoing cannot help
 │   ├── QueryError             a query that is refused or does not run
@@ -42,6 +45,10 @@ class ResourceError(CytolakeError):
     """A named resource is missing, out of reach or has another checksum than expected."""
 
 
+class StorageError(CytolakeError):
+    """The disk says no: it is full, read-only, failing, or the folder is not ours to write."""
+
+
 class SourceError(CytolakeError):
     """A source cannot be read as cells."""
 
@@ -64,6 +71,14 @@ class NotACorpusError(CorpusError):
 
 class NewerFormatError(CorpusError):
     """The corpus, segment or checkpoint was written by a newer cytolake."""
+
+
+class OlderFormatError(CorpusError):
+    """The corpus was written by an older cytolake, and must be lifted to be read."""
+
+
+class WithdrawnError(CorpusError):
+    """A snapshot holds cells that were withdrawn after it was made."""
 
 
 class DamageError(CorpusError):

@@ -13,6 +13,7 @@
 blood also read TTT (n_counts 1) and dropped it; lung is a panel.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -109,7 +110,7 @@ def fake_batch() -> Callable[[str], CellBatch]:
 def prepare_source() -> Callable[..., tuple[Receipt, list[SegmentRecord]]]:
     """Write the segment of `blood` or `lung` into a corpus and make its receipt; no commit.
 
-    `prepare(corpus, "blood", source_id=..., **receipt_fields)`.
+    `prepare(corpus, "blood", source_id=..., segment_id=..., **receipt_fields)`.
     """
 
     def prepare(
@@ -119,7 +120,7 @@ def prepare_source() -> Callable[..., tuple[Receipt, list[SegmentRecord]]]:
         source_id = source_id or name
         sha256 = others.get("sha256", {"blood": "a" * 64, "lung": "b" * 64}[name])
         cells = _batch(given)
-        segment_id = f"{source_id}-0"
+        segment_id = others.pop("segment_id", f"{source_id}-0")
         columns = ("barcode", "reason", "n_counts", "n_genes", "mito_fraction")
         dropped = [dict(zip(columns, row, strict=True)) for row in given["dropped"]]
         schema = pa.schema(
@@ -185,3 +186,27 @@ def fake_corpus(
 ) -> Iterator[Corpus]:
     """The fake corpus, made once: to be read only."""
     yield build_fake_corpus(tmp_path_factory.mktemp("fake") / "corpus")
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process; gives exit status, standard output and error."""
+    from cytolake import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CYTOLAKE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run_words(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cytolake", *map(str, words)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        shown = capfd.readouterr()
+        return status, shown.out, shown.err
+
+    return run_words

@@ -7,37 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cytolake import cli
 from cytolake.corpus.store import Corpus
 
 VERBS = [
-    ["demo"], ["inspect"], ["ingest"], ["corpus", "show"], ["corpus", "log"], ["corpus", "verify"],
-    ["why"], ["sql"], ["pretrain"], ["evaluate"], ["embed"], ["submit"], ["ui"],
+    ["demo"], ["inspect"], ["ingest"], ["why"], ["sql"], ["pretrain"], ["evaluate"], ["embed"],
+    ["submit"], ["ui"],
+    ["corpus", "show"], ["corpus", "log"], ["corpus", "diff"], ["corpus", "lineage"],
+    ["corpus", "tag"], ["corpus", "tags"], ["corpus", "untag"], ["corpus", "annotate"],
+    ["corpus", "delete"], ["corpus", "restore"], ["corpus", "compact"], ["corpus", "vacuum"],
+    ["corpus", "verify"], ["corpus", "upgrade"],
     ["resources", "list"], ["resources", "fetch"],
     ["recipes", "list"], ["recipes", "show"], ["recipes", "copy"],
 ]  # fmt: skip
 
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run the command line in this process; gives exit status, standard output and error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CYTOLAKE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run_words(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cytolake", *map(str, words)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        shown = capfd.readouterr()
-        return status, shown.out, shown.err
-
-    return run_words
+Run = Callable[..., tuple[int, str, str]]  # `run` of conftest.py
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
@@ -124,19 +107,6 @@ def test_a_query_that_is_refused_says_so_in_a_few_lines(
     status, shown, said = run("sql", query, "--corpus", fake_corpus.uri)
     assert status == 1 and not shown
     assert said.startswith("error: ") and len(said.splitlines()) <= 6 and "Traceback" not in said
-
-
-def test_show_log_and_verify_tell_of_the_corpus(run: Run, fake_corpus: Corpus) -> None:
-    for verb in ("show", "log", "verify"):
-        status, shown, _ = run("corpus", verb, "--corpus", fake_corpus.uri)
-        assert status == 0 and shown.strip(), verb
-
-
-def test_a_damaged_corpus_is_named_file_by_file(run: Run, fake_corpus: Corpus) -> None:
-    victim = next(Path(fake_corpus.uri).glob("segments/*/expression/*.parquet"))
-    victim.unlink()
-    status, _, said = run("corpus", "verify", "--corpus", fake_corpus.uri)
-    assert status == 1 and victim.name in said
 
 
 def test_a_recipe_is_shown_and_copied(run: Run, tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ MAY_IMPORT = {
     "train": {"platform", "corpus", "train"},
     "evaluate": {"platform", "corpus", "train", "evaluate"},
 }
-ROOT_FILES = {"__init__.py", "__main__.py", "cli.py", "demo.py", "embedding.py"}
+ROOT_FILES = {
+    "__init__.py", "__main__.py", "cli.py", "corpus_cli.py", "options.py",
+    "demo.py", "embedding.py",
+}  # fmt: skip
 HEAVY = {"torch", "transformers", "deepspeed", "ray", "mlflow", "scanpy", "sklearn"}
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 

@@ -26,7 +26,7 @@ from ..corpus.genes import Vocabulary
 from ..corpus.medians import MediansSet
 from ..corpus.splits import Split
 from ..platform.configuration import parse_values
-from ..platform.errors import CheckpointError, NewerFormatError
+from ..platform.errors import CheckpointError, NewerFormatError, StorageError
 from ..platform.storage import sha256_file, sync_file, sync_folder, write_durably
 from .encodings.rank_value import RankValueEncoding
 from .families import FAMILIES
@@ -153,7 +153,7 @@ def save_checkpoint(
         shutil.rmtree(place, ignore_errors=True)  # the same step again, after a resume
         making.rename(place)
         sync_folder(folder)
-    except OSError as error:
+    except (OSError, StorageError) as error:
         shutil.rmtree(making, ignore_errors=True)
         raise CheckpointError(
             f"{place}: cannot be written: {error}; the checkpoints before it are whole. Make room "

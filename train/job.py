@@ -84,7 +84,7 @@ def pretrain(
     tracker: Tracker | None = None,
     run_folder: Path | None = None,
     parent: str | None = None,
-    snapshot: int | None = None,
+    snapshot: int | str | None = None,
     console: Console | None = None,
     command: str = "the same command",
 ) -> PretrainResult:
@@ -98,7 +98,7 @@ def pretrain(
             that was begun before.
         run_folder: the run's own folder, its name the run's; by the recipe's name where None.
         parent: id of the run that a new one is nested in.
-        snapshot: the snapshot to read; where None the newest, or that of the run begun before.
+        snapshot: its number or tag; where None the newest, or that of the run begun before.
         console: where progress is shown.
         command: what the user would type to resume.
 
@@ -134,7 +134,7 @@ def _begin(
     recipe: PretrainRecipe,
     settings: Settings,
     tracker: Tracker,
-    snapshot: int | None,
+    snapshot: int | str | None,
 ) -> Run:
     corpus = Corpus.open(corpus_uri, snapshot=snapshot)
     selection = selection_of(recipe, corpus)
@@ -150,6 +150,8 @@ def _begin(
         n_cells=selection.n_cells,
         run_id=tracker.run_id,
     )
+    data, uri = recipe.data, str(folder.path)
+    corpus.record_use("pretrain", run.name, where=data.where, part=data.part, uri=uri)
     folder.write(run)  # last: from here on the run can be gone on with
     tracker.log_parameters(
         {
@@ -174,7 +176,9 @@ def _begin(
     return run
 
 
-def _refuse_other(run: Run, recipe: PretrainRecipe, corpus_uri: str, snapshot: int | None) -> None:
+def _refuse_other(
+    run: Run, recipe: PretrainRecipe, corpus_uri: str, snapshot: int | str | None
+) -> None:
     given, begun = flat(recipe.model_dump(mode="json")), flat(run.recipe)
     differing = sorted(key for key in given | begun if given.get(key) != begun.get(key))
     if differing:
@@ -183,8 +187,8 @@ def _refuse_other(run: Run, recipe: PretrainRecipe, corpus_uri: str, snapshot: i
             f"the run {run.name} was begun with {key} = {begun.get(key)!r}, the recipe now says "
             f"{given.get(key)!r} ({len(differing)} settings differ); give it another name"
         )
-    uuid_now = Corpus.open(corpus_uri).uuid
-    if uuid_now != run.corpus_uuid or snapshot not in (None, run.snapshot):
+    now = Corpus.open(corpus_uri, snapshot)
+    if now.uuid != run.corpus_uuid or (snapshot is not None and now.snapshot != run.snapshot):
         raise TrainingError(
             f"the run {run.name} was begun on snapshot {run.snapshot} of {run.corpus_uri}, not on "
             f"snapshot {snapshot} of {corpus_uri}; give it another name"

@@ -4,6 +4,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
+from cytolake.corpus import snapshots
 from cytolake.corpus.splits import Split
 from cytolake.corpus.store import Corpus
 from cytolake.corpus.stream import Selection
@@ -38,14 +39,20 @@ def test_another_delta_table_is_no_corpus(tmp_path: Path) -> None:
         Corpus.open(tmp_path)
 
 
-def test_a_newer_corpus_is_refused_by_name(
+def test_a_newer_corpus_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "FORMAT", 99)
+    corpus = Corpus.create(tmp_path / "corpus")
+    monkeypatch.undo()
+    with pytest.raises(NewerFormatError, match="has format 99"):
+        Corpus.open(corpus.uri)
+
+
+def test_a_table_that_another_program_changed_is_refused(
     build_fake_corpus: Callable[[Path], Corpus], tmp_path: Path
 ) -> None:
     corpus = build_fake_corpus(tmp_path / "corpus")
-    DeltaTable(corpus.folder / "cells").alter.set_table_properties(
-        {"cytolake.format": "2"}, raise_if_not_exists=False
-    )
-    with pytest.raises(NewerFormatError, match="has format 2"):
+    DeltaTable(corpus.folder / "cells").alter.set_table_description("better cells")
+    with pytest.raises(DamageError, match="commit 3 is none of cytolake's"):
         Corpus.open(corpus.uri)
 
 
@@ -71,7 +78,9 @@ def test_a_selection_takes_primary_cells_in_canonical_order(fake_corpus: Corpus)
 
 
 def test_a_condition_cannot_let_duplicates_in(fake_corpus: Corpus) -> None:
-    assert fake_corpus.select("false) OR (true").n_cells == 5
+    assert fake_corpus.select("false OR true").n_cells == 5
+    with pytest.raises(QueryError, match="syntax error"):
+        fake_corpus.select("false) OR (true")
 
 
 def test_a_condition_may_ask_other_views(fake_corpus: Corpus) -> None:

@@ -44,6 +44,13 @@ def test_an_answer_is_logged_whole(trained: Trained, task: str):
     assert metrics[f"{first.model}/{first.name}"] == first.value
 
 
+def test_an_evaluation_is_on_record_in_the_corpus(trained: Trained):
+    recipe = a_recipe("masked", finetune=FAST, where="n_counts > 1")
+    _, tracker = ask(trained, recipe)
+    [use] = [use for use in trained.corpus.uses() if use.where == recipe.where]
+    assert (use.kind, use.part, use.uri) == ("evaluate", "evaluation", f"runs:/{tracker.run_id}")
+
+
 @pytest.mark.slow
 def test_masked_and_finetune_are_over_the_donors_of_the_evaluation_part(trained: Trained):
     for task in ("masked", "finetune"):

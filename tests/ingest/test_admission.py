@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 from cytolake.corpus.receipts import Receipt
-from cytolake.ingest.admission import Candidate, admit, find_files
+from cytolake.ingest.admission import Candidate, admit, check_replaced, find_files
 from cytolake.ingest.sources_toml import SourceEntry, SourcesFile
+from cytolake.platform.errors import CorpusError, SourceError
 from cytolake.platform.settings import Settings
 
 
@@ -78,3 +79,44 @@ def test_a_missing_resource_is_refused(tmp_path: Path, resource: str):
     assert candidates[0].outcome is not None and "no-such-resource" in str(
         candidates[0].outcome.error
     )
+
+
+def replaced(candidates: Any, name: str, *receipts: Any) -> list[Any]:
+    snapshot: Any = _Snapshot(*receipts)
+    admit(candidates, snapshot, replaced=name)
+    return [c.outcome and c.outcome.status for c in candidates]
+
+
+def test_a_file_that_replaces_a_source_takes_its_name():
+    given = [candidate("corrected", "2")]
+    assert replaced(given, "a", receipt("a", "1"), receipt("b", "3")) == [None]
+    assert given[0].source_id == "a"
+
+
+def test_the_very_file_that_is_to_be_replaced_is_there():
+    given = [candidate("corrected", "1")]
+    assert replaced(given, "a", receipt("a", "1")) == ["present"]
+
+
+def test_a_file_that_is_another_source_replaces_none():
+    given = [candidate("corrected", "3")]
+    assert replaced(given, "a", receipt("a", "1"), receipt("b", "3")) == ["refused"]
+    assert "in the corpus as 'b'; in the place of 'a'" in str(given[0].outcome and given[0].outcome)
+
+
+@pytest.mark.parametrize(
+    ("names", "name", "error", "message"),
+    [
+        ([None], "blod", CorpusError, "no source 'blod' to replace; did you mean 'blood'"),
+        ([None, None], "blood", SourceError, "2 sources are given to replace 'blood'"),
+        (["lung"], "blood", SourceError, "called 'lung', but is to replace 'blood'"),
+    ],
+)
+def test_only_one_file_replaces_a_source_that_is_there(
+    names: list[str | None], name: str, error: Any, message: str
+):
+    plan = SourcesFile(source=tuple(SourceEntry(path="x.h5ad", name=n) for n in names))
+    snapshot: Any = _Snapshot(receipt("blood", "1"), receipt("lung", "2"))
+    with pytest.raises(error, match=message):
+        check_replaced(name, plan, snapshot)
+    check_replaced("blood", SourcesFile(source=(SourceEntry(path="x.h5ad"),)), snapshot)

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cytolake.corpus.deletion import withdraw
 from cytolake.corpus.store import Corpus
 from cytolake.ingest import job
 from cytolake.ingest.job import ingest
 from cytolake.ingest.sources_toml import MutationalBurden, SourceEntry, SourcesFile, load_sources
+from cytolake.platform.errors import CorpusError
 from cytolake.platform.session import ray_session
 from cytolake.platform.settings import Settings
 from cytolake.platform.tracking import MemoryTracker
@@ -32,9 +34,9 @@ def run(reference_table: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Ingest files of a folder into one corpus with the small gene table."""
     monkeypatch.setattr(job, "gene_table", lambda settings: reference_table)
 
-    def call(*entries: Any, unit_cells: int = 16, tracker: Any = None, name: str = "lake"):
+    def call(*entries: Any, unit_cells: int = 16, name: str = "lake", **others: Any):
         plan = SourcesFile(source=entries, unit_cells=unit_cells, folder=tmp_path)
-        return ingest(str(tmp_path / name), plan, Settings(home=tmp_path), tracker=tracker)
+        return ingest(str(tmp_path / name), plan, Settings(home=tmp_path), **others)
 
     return call
 
@@ -75,7 +77,7 @@ def test_bad_sources_are_refused_and_the_others_land(adata: Any, tmp_path: Path,
     assert "no such file" in said["nowhere"]
     assert "cut.h5ad" in said["cut"] and "HDF5" in said["cut"]
     assert "folder is empty" in said["empty"]
-    assert "X: " in said["late"] and ".5 at cell" in said["late"]
+    assert "X: " in said["late"] and ".5 at row" in said["late"]
     assert "no raw counts" in said["logs"] and "logs.h5ad" in said["logs"]
     assert "'Mus0', 'Mus1', 'Mus2', 'Mus3', 'Mus4'" in said["mouse"]
     assert "given twice" in said["copy"]
@@ -154,7 +156,7 @@ def test_the_next_layer_is_tried_when_one_fails_beyond_its_sample(
     (source,) = run(SourceEntry(path="a.h5ad"), unit_cells=500).sources
     assert source.status == "added" and source.receipt is not None
     assert source.receipt.layer == "X"
-    assert any("layers/counts: 0.5 at cell c300" in line for line in source.receipt.warnings)
+    assert any("layers/counts: 0.5 at row 300" in line for line in source.receipt.warnings)
 
 
 def test_the_richer_demo_uses_four_units_in_two_processes(resources: Path, tmp_path: Path):
@@ -170,3 +172,63 @@ def test_the_richer_demo_uses_four_units_in_two_processes(resources: Path, tmp_p
     panels = {s.source_id: s.receipt.panel for s in report.sources if s.receipt}
     assert panels["kang"] and not panels["pbmc3k"]
     assert Corpus.open(tmp_path / "lake").verify() == []
+
+
+def test_a_corrected_file_replaces_its_source_in_one_commit_without_withdrawn_cells(
+    adata: Any, tmp_path: Path, run: Any
+):
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    assert run(SourceEntry(path="a.h5ad")).exit_status == 0
+    before = cells(tmp_path / "lake")
+    withdraw(tmp_path / "lake", "barcode IN ('cell1', 'cell2')", "consent ended")
+    adata.X.data[adata.X.indptr[1]] += 1  # cell1 comes with other counts, cell2 with its own
+    adata.X.data[adata.X.indptr[3]] += 1
+    adata[:30].copy().write_h5ad(tmp_path / "corrected.h5ad")
+    report = run(SourceEntry(path="corrected.h5ad"), replace="a")
+    (source,) = report.sources
+    assert (source.status, source.source_id, source.n_withdrawn) == ("replaced", "a", 2)
+    assert source.receipt is not None and report.n_added == source.receipt.n_kept - 2
+    lake = Corpus.open(tmp_path / "lake")
+    assert lake.log()[0]["what"] == "replaced a" and lake.snapshot == 3
+    after = {row["barcode"]: row["content_hash"] for row in cells(tmp_path / "lake")}
+    old = {row["barcode"]: row["content_hash"] for row in before}
+    assert not {"cell1", "cell2", *(f"cell{i}" for i in range(30, 40))} & after.keys()
+    assert [name for name in after if after[name] != old[name]] == ["cell3"]
+    assert lake.verify(deep=True) == []
+    assert any("left out: withdrawn" in str(list(t.columns[1].cells)) for t in report.tables())
+    again = run(SourceEntry(path="corrected.h5ad"), replace="a")
+    assert [s.status for s in again.sources] == ["present"]
+    with pytest.raises(CorpusError, match="no source 'aa' to replace"):
+        run(SourceEntry(path="corrected.h5ad"), replace="aa")
+
+
+def test_the_same_file_replaces_itself_when_it_is_to_be_read_with_other_settings(
+    adata: Any, tmp_path: Path, run: Any
+):
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    assert run(SourceEntry(path="a.h5ad", constants={"tissue": "heart"})).exit_status == 0
+    corrected = SourceEntry(path="a.h5ad", constants={"tissue": "lung"})
+    refused = run(corrected)
+    assert "ingest --replace a" in str(refused.sources[0].error)
+    report = run(corrected, replace="a")
+    assert [source.status for source in report.sources] == ["replaced"]
+    lake = Corpus.open(tmp_path / "lake")
+    assert lake.sql("SELECT DISTINCT tissue FROM cells").to_pylist() == [{"tissue": "lung"}]
+    assert lake.snapshot == 2 and lake.verify(deep=True) == []
+    assert [source.status for source in run(corrected, replace="a").sources] == ["present"]
+
+
+def test_no_record_of_a_source_says_a_barcode(adata: Any, tmp_path: Path, run: Any):
+    adata.obs_names = ["Jane-0", "Jane-0", *(f"Jane-{i}" for i in range(2, 40))]
+    adata.layers["counts"] = adata.X.copy()
+    adata.layers["counts"].data[50] = 0.5
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    adata.X.data[50] = 0.5
+    adata.write_h5ad(tmp_path / "b.h5ad")
+    report = run(SourceEntry(path="a.h5ad"), SourceEntry(path="b.h5ad"))
+    assert [source.status for source in report.sources] == ["added", "refused"]
+    good = report.sources[0].receipt
+    assert good is not None and any("1 rows repeat a barcode" in line for line in good.warnings)
+    assert "Jane" not in report.to_json()
+    logs = [*(tmp_path / "lake").glob("*/_delta_log/*.json")]
+    assert logs and not any(b"Jane" in path.read_bytes() for path in logs)

@@ -29,8 +29,8 @@ def test_a_table_is_brought_to_the_order_of_the_source(tmp_path: Path, corner: s
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("barcode,kind\nx,T\ny,B\n", r"none of its first column \(x, y\)"),
-        ("barcode,kind\na,T\na,B\n", "'a' stands in two lines"),
+        ("barcode,kind\nx,T\ny,B\n", "none of its first column \\(it begins with one like 'A'\\)"),
+        ("barcode,kind\na,T\na,B\n", "one barcode stands in lines 2 and 3"),
     ],
 )
 def test_a_table_of_other_cells_is_refused(tmp_path: Path, text: str, message: str):

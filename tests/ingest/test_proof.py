@@ -53,7 +53,7 @@ def test_the_refusal_names_file_layers_and_a_value_with_its_place(adata: Any):
     message = str(caught.value)
     gene = adata.var_names[adata.X.indices[first]]
     assert "AnnData object" in message
-    assert f"X: {float(adata.X.data[first])!r} at cell cell{cell}, gene {gene}" in message
+    assert f"X: {float(adata.X.data[first])!r} at row {cell}, gene {gene}" in message
     assert "recover" not in message
 
 
@@ -79,5 +79,5 @@ def test_one_bad_value_beyond_the_sample_is_found_when_all_are_tested(adata: Any
     source = MemorySource(adata=adata)
     adata.X.data[-1] = 0.25
     block = next(iter(source.blocks("X", 0, 40)))
-    with pytest.raises(NotRawCountsError, match=r"0\.25 at cell cell39"):
+    with pytest.raises(NotRawCountsError, match=r"0\.25 at row 39"):
         checked_counts(source, "X", block, None)

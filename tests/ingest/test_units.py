@@ -139,7 +139,7 @@ def test_one_value_that_is_no_count_stops_pass_one(adata: Any, survey: Any, tmp_
     adata.write_h5ad(made.path)
     opened = open_survey(made.model_dump_json())
     measure_unit(opened, units_of(made)[0])
-    with pytest.raises(NotRawCountsError, match=r"X: 2\.5 at cell cell39"):
+    with pytest.raises(NotRawCountsError, match=r"X: 2\.5 at row 39"):
         measure_unit(opened, units_of(made)[1])
 
 

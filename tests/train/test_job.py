@@ -53,7 +53,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 @pytest.fixture
 def run(corpus: Corpus, tmp_path: Path) -> Callable[..., tuple[PretrainResult, MemoryTracker]]:
     def go(
-        given: PretrainRecipe, name: str = "run", snapshot: int | None = None
+        given: PretrainRecipe, name: str = "run", snapshot: int | str | None = None
     ) -> tuple[PretrainResult, MemoryTracker]:
         tracker = MemoryTracker()
         result = pretrain(
@@ -92,6 +92,19 @@ def test_a_run_in_this_process_ends_in_a_checkpoint_and_a_full_record(run: Go, c
     assert (result.checkpoint, "model") in tracker.files
     assert result.records[0]["pid"] == os.getpid()
     assert result.records[0]["engine"] == "TorchEngine"
+
+
+def test_a_run_is_on_record_in_the_corpus_once_however_often_it_is_called(run: Go, corpus: Corpus):
+    corpus.tag("for-one-run")
+    given = recipe(training={"steps": 2})
+    for snapshot in ("for-one-run", "for-one-run", corpus.snapshot):
+        result, _ = run(given, name="recorded", snapshot=snapshot)
+    [use] = [use for use in corpus.uses() if use.name == "recorded"]
+    assert (use.kind, use.snapshot, use.uri) == (
+        "pretrain",
+        corpus.snapshot,
+        str(result.run_folder),
+    )
 
 
 def test_the_same_command_again_says_that_it_is_finished(run: Go):

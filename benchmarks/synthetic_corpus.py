@@ -1,0 +1,244 @@
+"""A corpus of synthetic cells, written by the corpus's own writers without an ingest.
+
+Knows segments and commits; knows no file format and no quality rule (only cells without a single
+count are dropped).
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from cytolake import __version__
+from cytolake.corpus.cells import CellBatch
+from cytolake.corpus.content import content_hashes, content_keys
+from cytolake.corpus.receipts import Receipt
+from cytolake.corpus.records import SegmentRecord
+from cytolake.corpus.schema import DROPPED_COLUMNS
+from cytolake.corpus.store import Corpus
+from cytolake.corpus.writing import write_segment
+from cytolake.platform.errors import SourceError
+from cytolake.platform.progress import progress
+from numpy.typing import NDArray
+from rich.console import Console
+
+from benchmarks.source_statistics import Statistics
+from benchmarks.synthetic import Block, Prepared, generate_prepared, prepare
+from benchmarks.synthetic_h5ad import donor, sample
+
+SHALLOW = 30.0
+FEWEST_MITOCHONDRIAL = 5
+
+
+def var_table(statistics: Statistics) -> pa.Table:
+    """The genes as a segment's gene table."""
+    return pa.table(
+        {
+            "gene_id": list(statistics.gene_ids),
+            "symbol": list(statistics.symbols),
+            "biotype": list(statistics.biotypes),
+            # The reference gives a biotype to every gene that it knows.
+            "mapping": ["ensembl" if biotype else "retired" for biotype in statistics.biotypes],
+            "source_name": list(statistics.gene_ids),
+        }
+    )
+
+
+def cell_batches(
+    statistics: Statistics,
+    sizes: Sequence[int],
+    seed: int,
+    *,
+    depth: float | None = None,
+    source: int = 0,
+) -> Iterator[CellBatch]:
+    """The cells of one source as batches of the corpus, with genes as in `var_table`.
+
+    Args:
+        statistics: of a real source.
+        sizes: how many cells each batch is to hold; the cells do not depend on the cut.
+        seed: see `synthetic.generate`.
+        depth: mean genes seen a cell; that of the statistics where None.
+        source: number of the source.
+    """
+    yield from _batches(statistics, prepare(statistics, depth), sizes, seed, source)
+
+
+def _batches(
+    statistics: Statistics, prepared: Prepared, sizes: Sequence[int], seed: int, source: int
+) -> Iterator[CellBatch]:
+    waiting: list[CellBatch] = []
+    blocks = generate_prepared(prepared, sum(sizes), seed, source=source)
+    for size in sizes:
+        while sum(batch.n_cells for batch in waiting) < size:
+            waiting.append(_batch(statistics, next(blocks), source))
+        joined = _joined(waiting, statistics)
+        yield joined.take(np.arange(size))
+        waiting = [joined.take(np.arange(size, joined.n_cells))]
+
+
+def _batch(statistics: Statistics, block: Block, source: int) -> CellBatch:
+    hashes = content_hashes(statistics.gene_ids, block.indptr, block.indices, block.counts)
+    mitochondrial_g = np.array([name.startswith("MT-") for name in statistics.symbols])
+    n_counts = block.n_counts
+    measured = mitochondrial_g.sum() >= FEWEST_MITOCHONDRIAL
+    share = block.totals_of(mitochondrial_g) / np.maximum(n_counts, 1)
+    obs = {
+        "barcode": pa.array(block.barcodes.tolist(), pa.string()),
+        "cell_type": pa.array([statistics.cell_types[k] for k in block.type_c], pa.string()),
+        "donor_id": pa.array([donor(source, s) for s in block.sample_c], pa.string()),
+        "technical_batch": pa.array([sample(source, s) for s in block.sample_c], pa.string()),
+        "n_counts": n_counts,
+        "n_genes": np.diff(block.indptr).astype(np.int32),
+        "mito_fraction": share if measured else pa.nulls(block.n_cells, pa.float64()),
+    }
+    obs |= {name: [value] * block.n_cells for name, value in statistics.facts.items()}
+    return CellBatch(
+        gene_ids=np.array(statistics.gene_ids, dtype=object),
+        indptr=block.indptr,
+        indices=block.indices,
+        counts=block.counts,
+        n_counts=n_counts,
+        content_keys=content_keys(hashes),
+        obs=pa.table(obs),
+    )
+
+
+def _joined(batches: Sequence[CellBatch], statistics: Statistics) -> CellBatch:
+    lengths = [np.diff(batch.indptr) for batch in batches]
+    indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+    return CellBatch(
+        gene_ids=np.array(statistics.gene_ids, dtype=object),
+        indptr=indptr,
+        indices=np.concatenate([batch.indices for batch in batches]),
+        counts=np.concatenate([batch.counts for batch in batches]),
+        n_counts=np.concatenate([batch.n_counts for batch in batches]),
+        content_keys=np.concatenate([batch.content_keys for batch in batches]),
+        obs=pa.concat_tables([batch.obs for batch in batches]).combine_chunks(),
+    )
+
+
+def build_corpus(
+    folder: Path,
+    statistics: Statistics,
+    n_cells: int,
+    n_segments: int,
+    n_sources: int,
+    seed: int,
+    *,
+    depth: float | None = SHALLOW,
+    console: Console | None = None,
+) -> Corpus:
+    """Make a corpus: equal sources of equal segments, as even as the numbers allow.
+
+    A source is committed as soon as its segments stand. Cells without a count (there are some in
+    shallow corpora) are dropped for `total_counts`, and the receipts say so. No source is called a
+    panel, however few its genes: medians take them all.
+
+    Args:
+        folder: empty, or not there.
+        statistics: of a real source; `keep_genes` makes segments cheaper to write.
+        n_cells: cells generated.
+        n_segments: over all sources.
+        n_sources: each with a hash of its own.
+        seed: see `synthetic.generate`.
+        depth: mean genes seen a cell; that of the statistics where None.
+        console: where to show progress; standard error where None.
+
+    Returns:
+        The corpus at its newest snapshot.
+
+    Raises:
+        SourceError: fewer cells than segments or segments than sources.
+        CorpusError: the folder holds something.
+    """
+    if not n_cells >= n_segments >= n_sources >= 1:
+        raise SourceError(
+            f"{n_cells} cells in {n_segments} segments of {n_sources} sources: expected at least "
+            "one cell a segment and one segment a source"
+        )
+    corpus = Corpus.create(folder)
+    var, prepared = var_table(statistics), prepare(statistics, depth)
+    with progress("building a corpus", n_cells, "cells", console=console) as bar:
+        first_segment = _cuts(n_segments, n_sources)
+        first_cell = _cuts(n_cells, n_segments)
+        for source, (start, stop) in enumerate(pairwise(first_segment)):
+            sizes = [first_cell[i + 1] - first_cell[i] for i in range(start, stop)]
+            name = f"synthetic-{source:04d}"
+            origin = sorted(statistics.origin.items())
+            told = f"{name} seed {seed} depth {depth} cells {sizes} of {origin}"
+            sha256 = hashlib.sha256(told.encode() + statistics.totals_kg.tobytes()).hexdigest()
+            records: list[SegmentRecord] = []
+            first_row = 0
+            for number, cells in enumerate(_batches(statistics, prepared, sizes, seed, source)):
+                provenance: dict[str, str | int] = {
+                    "corpus_uuid": corpus.uuid,
+                    "source_id": name,
+                    "source_sha256": sha256,
+                    "first_row": first_row,
+                }
+                records.append(_write(corpus, f"{name}-{number:05d}", cells, var, provenance))
+                first_row += cells.n_cells
+                bar.advance(cells.n_cells)
+            corpus.commit_source(_receipt(name, sha256, sum(sizes), var, records), records)
+    return Corpus.open(folder)
+
+
+def _cuts(n_things: int, n_parts: int) -> list[int]:
+    """Where each of some even parts begins, and the end."""
+    return [n_things * part // n_parts for part in range(n_parts + 1)]
+
+
+def _write(
+    corpus: Corpus,
+    segment_id: str,
+    cells: CellBatch,
+    var: pa.Table,
+    provenance: dict[str, str | int],
+) -> SegmentRecord:
+    kept: NDArray[np.int64] = np.flatnonzero(np.diff(cells.indptr))
+    empty = cells.obs.take(pa.array(np.flatnonzero(np.diff(cells.indptr) == 0)))
+    dropped = empty.select(["barcode", "n_counts", "n_genes", "mito_fraction"])
+    reasons = pa.array(["total_counts"] * dropped.num_rows, pa.string())
+    chosen = cells.take(kept)
+    return write_segment(
+        corpus.segments_folder / segment_id,
+        segment_id,
+        chosen,
+        var,
+        chosen.obs.select(["cell_type", "donor_id"]).append_column(
+            "sample", chosen.obs.column("technical_batch")
+        ),
+        dropped.append_column("reason", reasons).select(DROPPED_COLUMNS.names),
+        provenance,
+    )
+
+
+def _receipt(
+    name: str, sha256: str, n_read: int, var: pa.Table, records: Sequence[SegmentRecord]
+) -> Receipt:
+    n_dropped = sum(record.n_dropped for record in records)
+    return Receipt(
+        source_id=name,
+        uri=f"synthetic:{name}",
+        sha256=sha256,
+        n_bytes=sum(size for record in records for size, _ in record.files.values()),
+        reader="synthetic",
+        layer="X",
+        n_read=n_read,
+        n_kept=sum(record.n_cells for record in records),
+        dropped={"total_counts": n_dropped} if n_dropped else {},
+        thresholds={"total_counts_low": 1.0},
+        genes={
+            "n_read": var.num_rows,
+            "n_mapped": var.num_rows,
+            "n_summed": 0,
+            **Counter(var.column("mapping").to_pylist()),
+        },
+        recipe_hash=hashlib.sha256(b"synthetic").hexdigest(),
+        versions={"cytolake": __version__},
+        units=tuple(record.segment_id for record in records),
+    )

@@ -1,0 +1,265 @@
+"""How often each gene took which value: mergeable exact sketches. Knows no file and no model.
+
+The value is count / n_counts x 10,000, zeros left out (Theodoris et al. 2023, Methods). A sketch
+holds, for each gene, exact integer counts of logarithmic bins whose borders are 1.01 apart, so that
+sketches merge by adding and a median is within 0.5 % (a bin's middle is 1.01**0.5 from its borders)
+whatever was merged in which order. Price: a few hundred small integers a gene.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+PER = 10_000.0
+"""Counts are measured per this many counts of the cell."""
+
+RATIO = 1.01
+"""Neighbouring bin borders differ by this factor."""
+
+# Bin b holds values in [RATIO**b, RATIO**(b + 1)); int16 reaches far beyond any real value.
+_LOG_RATIO = math.log(RATIO)
+LOWEST_BIN, _HIGHEST_BIN = -2000, 1000  # 2e-9 to 2e4; the largest value there can be is 1e4
+N_BINS = _HIGHEST_BIN - LOWEST_BIN + 1
+
+TABLE = 16
+"""Counts below this are looked up, not computed: some 98 % of those of droplet methods."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Binning:
+    """The bins that the counts of some cells fall into: most counts are small and looked up.
+
+    Attributes:
+        n_counts: each cell's total, the denominator. Shape (n_cells,), int64.
+        small: the bin of each count from 0 to `TABLE - 1` in each cell; a count of 0 has none.
+            Shape (n_cells, TABLE), int16. 32 bytes a cell.
+    """
+
+    n_counts: NDArray[np.int64]
+    small: NDArray[np.int16]
+
+    @classmethod
+    def of(cls, n_counts: NDArray[np.int64]) -> "Binning":
+        """Prepare the tables of some cells.
+
+        Args:
+            n_counts: each cell's total. Shape (n_cells,).
+        """
+        # A cell of total 0 has no count to bin.
+        n_counts = np.maximum(n_counts, 1)
+        small = np.zeros((len(n_counts), TABLE), dtype=np.int16)
+        every = np.arange(1, TABLE, dtype=np.uint32)
+        for start in range(0, len(n_counts), 4096):  # the decimals are four times the table
+            stop = start + 4096
+            small[start:stop, 1:] = _bin_of(every[None, :], n_counts[start:stop, None])
+        return cls(n_counts=n_counts, small=small)
+
+    def bins(self, cells: NDArray[np.uint32], counts: NDArray[np.uint32]) -> NDArray[np.int16]:
+        """The bin of each count.
+
+        Args:
+            cells: the cell of each count. Shape (n_nonzero,).
+            counts: raw counts, all > 0. Shape (n_nonzero,).
+        """
+        bins = _look_up(self.small, cells, counts)
+        bins[counts >= TABLE] = self.large_bins(cells, counts)
+        return bins
+
+    def large_bins(
+        self, cells: NDArray[np.uint32], counts: NDArray[np.uint32]
+    ) -> NDArray[np.int16]:
+        """The bins of those counts that no table holds, in their order. Shape (n_large,)."""
+        large = np.flatnonzero(counts >= TABLE)
+        return _bin_of(counts[large], self.n_counts[cells[large]])
+
+
+def _bin_of(counts: NDArray[np.uint32], n_counts: NDArray[np.int64]) -> NDArray[np.int16]:
+    """The one formula: bins of counts in cells of some totals."""
+    bins = np.floor(np.log(counts / n_counts * PER) / _LOG_RATIO)
+    return np.clip(bins, LOWEST_BIN, _HIGHEST_BIN).astype(np.int16)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sketch:
+    """How often each gene took which value, in logarithmic bins.
+
+    Attributes:
+        gene_ids: the genes. Shape (n_genes,), dtype object (str).
+        indptr: where each gene's bins begin and end. Shape (n_genes + 1,), int64.
+        bins: bin numbers, ascending within a gene. Shape (n_bins,), int16.
+        n_values: how many values fell into each bin, > 0. Shape (n_bins,), int64.
+    """
+
+    gene_ids: NDArray[np.object_]
+    indptr: NDArray[np.int64]
+    bins: NDArray[np.int16]
+    n_values: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        gene_ids: NDArray[np.object_],
+        indptr: NDArray[np.int64],
+        indices: NDArray[np.int32],
+        counts: NDArray[np.uint32],
+        n_counts: NDArray[np.int64],
+    ) -> "Sketch":
+        """Sketch some cells.
+
+        Args:
+            gene_ids: the gene list. Shape (n_genes,).
+            indptr: where each cell's non-zeros begin. Shape (n_cells + 1,).
+            indices: positions in `gene_ids`. Shape (n_nonzero,).
+            counts: raw counts, all > 0. Shape (n_nonzero,).
+            n_counts: each cell's total, the denominator, > 0. Shape (n_cells,).
+        """
+        cell_of = np.repeat(np.arange(len(indptr) - 1, dtype=np.uint32), np.diff(indptr))
+        bins = Binning.of(n_counts).bins(cell_of, counts)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(indices, minlength=len(gene_ids)))])
+        sorted_bins = _sort_by_gene(indices, bins, starts.astype(np.int64))
+        ends, used, n_values = _count_bins(starts.astype(np.int64), sorted_bins)
+        return cls(gene_ids=gene_ids, indptr=ends, bins=used, n_values=n_values)
+
+    @classmethod
+    def merge(cls, sketches: Sequence["Sketch"]) -> "Sketch":
+        """Add sketches up; genes come out in ascending order of id."""
+        gene_ids = np.array(
+            sorted({str(gene_id) for sketch in sketches for gene_id in sketch.gene_ids}),
+            dtype=object,
+        )
+        place = {gene_id: i for i, gene_id in enumerate(gene_ids)}
+        keys: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]
+        n_values: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]
+        for sketch in sketches:
+            genes = np.array([place[gene_id] for gene_id in sketch.gene_ids], dtype=np.int64)
+            keys.append(
+                np.repeat(genes, np.diff(sketch.indptr)) * N_BINS + sketch.bins - LOWEST_BIN
+            )
+            n_values.append(sketch.n_values)
+        unique, inverse = np.unique(np.concatenate(keys), return_inverse=True)
+        totals = np.zeros(len(unique), dtype=np.int64)
+        np.add.at(totals, inverse, np.concatenate(n_values))
+        indptr = np.searchsorted(unique, np.arange(len(gene_ids) + 1) * N_BINS).astype(np.int64)
+        bins = (unique % N_BINS + LOWEST_BIN).astype(np.int16)
+        return cls(gene_ids=gene_ids, indptr=indptr, bins=bins, n_values=totals)
+
+    def n_cells(self) -> NDArray[np.int64]:
+        """How many cells express each gene. Shape (n_genes,)."""
+        running = np.concatenate([[0], np.cumsum(self.n_values)])
+        return running[self.indptr[1:]] - running[self.indptr[:-1]]
+
+    def medians(self) -> NDArray[np.float64]:
+        """Each gene's median, to 0.5 %; NaN for a gene without values. Shape (n_genes,).
+
+        With an even number of values it is the mean of the middle two, as in numpy.
+        """
+        medians = np.full(len(self.gene_ids), np.nan)
+        for gene, (start, end) in enumerate(zip(self.indptr[:-1], self.indptr[1:], strict=True)):
+            if start == end:
+                continue
+            ends = np.cumsum(self.n_values[start:end])
+            middle = np.array([(ends[-1] - 1) // 2, ends[-1] // 2])
+            bins = self.bins[start + np.searchsorted(ends, middle, side="right")]
+            medians[gene] = np.mean(RATIO ** (bins + 0.5))
+        return medians
+
+    def to_columns(self) -> dict[str, pa.Array]:
+        """The sketch as the columns `bins` and `n_values`, one list a gene."""
+        offsets = pa.array(self.indptr.astype(np.int32))
+        return {
+            "bins": pa.ListArray.from_arrays(offsets, pa.array(self.bins)),
+            "n_values": pa.ListArray.from_arrays(offsets, pa.array(self.n_values)),
+        }
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> "Sketch":
+        """Read the columns `gene_id`, `bins` and `n_values`."""
+        table = table.combine_chunks()
+        lengths = table.column("bins").combine_chunks().value_lengths().to_numpy()
+        return cls(
+            gene_ids=np.array(table.column("gene_id").to_pylist(), dtype=object),
+            indptr=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            bins=table.column("bins").combine_chunks().flatten().to_numpy(),
+            n_values=table.column("n_values").combine_chunks().flatten().to_numpy(),
+        )
+
+
+def gene_major(
+    indices: NDArray[np.int32], n_genes: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The places of non-zeros by gene, then by their order: a counting sort.
+
+    Returns:
+        The places, shape (n_nonzero,), and where each gene begins, shape (n_genes + 1,).
+    """
+    starts = np.concatenate([[0], np.cumsum(np.bincount(indices, minlength=n_genes))])
+    return _counting_sort(indices, starts.astype(np.int64)), starts.astype(np.int64)
+
+
+@numba.njit(cache=True, nogil=True)
+def _counting_sort(
+    indices: NDArray[np.int32], starts: NDArray[np.int64]
+) -> NDArray[np.int64]:  # pragma: no cover - compiled
+    free = starts.copy()
+    order = np.empty(len(indices), dtype=np.int64)
+    for place in range(len(indices)):
+        gene = indices[place]
+        order[free[gene]] = place
+        free[gene] += 1
+    return order
+
+
+@numba.njit(cache=True, nogil=True)
+def _look_up(
+    small: NDArray[np.int16], cells: NDArray[np.uint32], counts: NDArray[np.uint32]
+) -> NDArray[np.int16]:  # pragma: no cover - compiled
+    """The bins of small counts; of others the bin is left open."""
+    bins = np.empty(len(counts), dtype=np.int16)
+    for place in range(len(counts)):
+        if counts[place] < TABLE:
+            bins[place] = small[cells[place], counts[place]]
+    return bins
+
+
+@numba.njit(cache=True, nogil=True)
+def _sort_by_gene(
+    indices: NDArray[np.int32], bins: NDArray[np.int16], starts: NDArray[np.int64]
+) -> NDArray[np.int16]:  # pragma: no cover - compiled
+    free = starts[:-1].copy()
+    out = np.empty(len(bins), dtype=np.int16)
+    for place in range(len(indices)):
+        gene = indices[place]
+        out[free[gene]] = bins[place]
+        free[gene] += 1
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_bins(
+    starts: NDArray[np.int64], bins: NDArray[np.int16]
+) -> tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.int64]]:  # pragma: no cover - compiled
+    n_genes = len(starts) - 1
+    ends = np.zeros(n_genes + 1, dtype=np.int64)
+    used = np.empty(len(bins), dtype=np.int16)
+    n_values = np.empty(len(bins), dtype=np.int64)
+    tally = np.zeros(N_BINS, dtype=np.int64)
+    n_used = 0
+    for gene in range(n_genes):
+        low, high = N_BINS, -1
+        for place in range(starts[gene], starts[gene + 1]):
+            slot = bins[place] - LOWEST_BIN
+            tally[slot] += 1
+            low, high = min(low, slot), max(high, slot)
+        for slot in range(low, high + 1):
+            if tally[slot]:
+                used[n_used] = slot + LOWEST_BIN
+                n_values[n_used] = tally[slot]
+                tally[slot] = 0
+                n_used += 1
+        ends[gene + 1] = n_used
+    return ends, used[:n_used].copy(), n_values[:n_used].copy()

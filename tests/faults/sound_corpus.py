@@ -1,0 +1,231 @@
+"""A small corpus that has a file of every kind, and what kind a file is of.
+
+Knows no fault. Several sources in many small segments, one segment of several chunks, annotations,
+deleted and withdrawn cells, a refused and a replaced source, a compaction, tags, uses, and a log
+long enough to have a checkpoint before its newest commits.
+"""
+
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from cytolake.corpus.annotation import annotate
+from cytolake.corpus.cells import CellBatch
+from cytolake.corpus.commits import commit_source
+from cytolake.corpus.compaction import compact
+from cytolake.corpus.content import content_hashes, content_keys
+from cytolake.corpus.deletion import delete, withdraw
+from cytolake.corpus.receipts import Receipt
+from cytolake.corpus.records import SegmentRecord
+from cytolake.corpus.schema import DROPPED_COLUMNS
+from cytolake.corpus.store import Corpus
+from cytolake.corpus.tags import tag
+from cytolake.corpus.uses import Use, record_use
+from cytolake.corpus.writing import write_segment
+from deltalake import DeltaTable
+
+OLD, TAGGED = 4, "first-release"
+"""A snapshot that stays open, though newer ones took files out of it; and the tag of another."""
+
+_KINDS = (
+    ("{table} log: commit", r"(cells|sources)/_delta_log/\d+\.json"),
+    ("{table} log: checkpoint", r"(cells|sources)/_delta_log/.*\.checkpoint.*parquet"),
+    ("{table} log: last checkpoint", r"(cells|sources)/_delta_log/_last_checkpoint"),
+    ("{table}: what is newest", r"(cells|sources)/\.newest\.json"),
+    ("{table}: rows", r"(cells|sources)/[0-9a-f]{64}\.parquet"),
+    ("withdrawn", r"withdrawn/.*\.parquet"),
+    ("mark", r"(tags|uses)/\..*\.there"),
+    ("tag", r"tags/.*\.json"),
+    ("use", r"uses/.*\.json"),
+    ("segment.json", r"segments/[^/]+/segment\.json"),
+    ("cells.parquet", r"segments/[^/]+/cells\.parquet"),
+    ("obs.parquet", r"segments/[^/]+/obs\.parquet"),
+    ("dropped.parquet", r"segments/[^/]+/dropped\.parquet"),
+    ("statistics.parquet", r"segments/[^/]+/statistics\.parquet"),
+    ("expression", r"segments/[^/]+/expression/.*\.parquet"),
+    ("X: zarr.json", r"segments/[^/]+/rna\.zarr/X/.*zarr\.json"),
+    ("X: indptr shard", r"segments/[^/]+/rna\.zarr/X/indptr/c/\d+"),
+    ("X: indices shard", r"segments/[^/]+/rna\.zarr/X/indices/c/\d+"),
+    ("X: data shard", r"segments/[^/]+/rna\.zarr/X/data/c/\d+"),
+    ("obs, var: zarr.json", r"segments/[^/]+/rna\.zarr/(?!X/).*zarr\.json|.*/rna\.zarr/zarr\.json"),
+    ("obs, var: array", r"segments/[^/]+/rna\.zarr/(?!X/).*/c/.*"),
+)
+
+
+def kinds_of(folder: Path) -> dict[str, list[str]]:
+    """Every file of a corpus by kind; those of rows that only older snapshots hold are a kind.
+
+    Raises:
+        ValueError: a file is of no kind that is known here.
+    """
+    newest = {path.name for path in Corpus.open(folder).state.files}
+    found: dict[str, list[str]] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        for kind, pattern in _KINDS:
+            if re.fullmatch(pattern, name):
+                kind = kind.format(table=name.split("/")[0])
+                if kind == "cells: rows" and path.name not in newest:
+                    kind = "cells: rows of old snapshots"
+                found.setdefault(kind, []).append(name)
+                break
+        else:
+            raise ValueError(f"{name} is a file of no kind")
+    return found
+
+
+def build(folder: Path) -> None:
+    """Make the corpus in a folder that is not there yet."""
+    corpus = Corpus.create(folder)
+    _ingest(corpus, "blood", n_segments=3)
+    _ingest(corpus, "lung", n_segments=2, lifted="region")
+    _ingest(corpus, "marrow", n_segments=1, n_cells=250, n_genes=1500, share=0.72)
+    tag(folder, TAGGED, Corpus.open(folder).snapshot)
+    delete(folder, "source_id = 'blood' AND cell_type = 'B cell' AND n_genes > 15")
+    answers = Corpus.open(folder).sql(
+        "SELECT cell_id, length(donor_id) AS age FROM cells WHERE source_id = 'lung'"
+    )
+    annotate(folder, answers, origin="sql")
+    _ingest(corpus, "skin", n_segments=2)
+    corpus.refuse_source(_receipt("urine", [], n_read=3), "no raw counts")
+    DeltaTable(folder / "cells").create_checkpoint()
+    DeltaTable(folder / "sources").create_checkpoint()
+    _ingest(corpus, "gut", n_segments=2)
+    # Cells that came after the tag, so that the tagged snapshot stays open.
+    withdraw(folder, "source_id = 'skin' AND donor_id = 'skin-d1'", "consent ended")
+    withdraw(folder, "source_id = 'gut' AND donor_id = 'gut-d2'", "consent ended")
+    _ingest(corpus, "gut", n_segments=1, draw=1)
+    compact(folder, cells_per_segment=32, small=16)
+    corpus.refuse_source(_receipt("tears", [], n_read=2), "two cells")
+    _ingest(corpus, "heart", n_segments=2)
+    newest = Corpus.open(folder)
+    tag(folder, "second-release", newest.snapshot)
+    for kind, name in (("pretrain", "run-1"), ("evaluate", "run-2"), ("export", "cells.h5ad")):
+        record_use(folder, Use(kind=kind, name=name, snapshot=newest.snapshot, where="n_genes > 3"))
+
+
+def _ingest(
+    corpus: Corpus,
+    name: str,
+    *,
+    n_segments: int,
+    n_cells: int = 20,
+    n_genes: int = 60,
+    share: float = 0.3,
+    lifted: str | None = None,
+    draw: int = 0,
+) -> None:
+    """Commit a source; `draw` above 0 is another file of that name, which replaces it."""
+    records = [
+        _segment(corpus, name, part, n_cells - part, n_genes, share, lifted, draw)
+        for part in range(n_segments)
+    ]
+    receipt = _receipt(name, records, draw=draw)
+    commit_source(corpus.folder, receipt, records, replace=draw > 0)
+
+
+def _receipt(
+    name: str, records: list[SegmentRecord], *, draw: int = 0, n_read: int | None = None
+) -> Receipt:
+    kept = sum(record.n_cells for record in records)
+    dropped = sum(record.n_dropped for record in records) if n_read is None else n_read
+    return Receipt(
+        source_id=name,
+        uri=f"/data/{name}.h5ad",
+        sha256=_sha256(name, draw),
+        n_bytes=1000,
+        reader="h5ad",
+        layer="X",
+        n_read=kept + dropped,
+        n_kept=kept,
+        dropped={"total_counts": dropped},
+        units=tuple(record.segment_id for record in records),
+    )
+
+
+def _segment(
+    corpus: Corpus,
+    name: str,
+    part: int,
+    n_cells: int,
+    n_genes: int,
+    share: float,
+    lifted: str | None,
+    draw: int,
+) -> SegmentRecord:
+    segment_id = f"{name}-{draw}-{part}"
+    gene_ids = [f"ENSG{number:011}" for number in range(1, n_genes + 1)]
+    cells = _cells(segment_id, name, n_cells, gene_ids, share, lifted)
+    dropped = {
+        "barcode": [f"{segment_id}-x{number}" for number in range(2)],
+        "reason": ["total_counts"] * 2,
+        "n_counts": [1, 2],
+        "n_genes": [1, 1],
+        "mito_fraction": [None, None],
+    }
+    var = {
+        "gene_id": gene_ids,
+        "symbol": [f"GENE{number}" for number in range(n_genes)],
+        "biotype": ["protein_coding"] * n_genes,
+        "mapping": ["ensembl"] * n_genes,
+        "source_name": gene_ids,
+    }
+    return write_segment(
+        corpus.segments_folder / segment_id,
+        segment_id,
+        cells,
+        pa.table(var),
+        pa.table({"cluster": [number % 3 for number in range(n_cells)]}),
+        pa.table(dropped, schema=DROPPED_COLUMNS),
+        {
+            "corpus_uuid": corpus.uuid,
+            "source_id": name,
+            "source_sha256": _sha256(name, draw),
+            "first_row": part * (n_cells + 2),
+        },
+    )
+
+
+def _cells(
+    segment_id: str,
+    name: str,
+    n_cells: int,
+    gene_ids: list[str],
+    share: float,
+    lifted: str | None,
+) -> CellBatch:
+    """Cells that the segment's name decides, to the last count."""
+    draw = np.random.default_rng(zlib.crc32(segment_id.encode()))
+    counts_cg = draw.geometric(0.4, size=(n_cells, len(gene_ids))).astype(np.uint32)
+    counts_cg[draw.random(counts_cg.shape) > share] = 0
+    rows, indices = np.nonzero(counts_cg)
+    indptr = np.searchsorted(rows, np.arange(n_cells + 1)).astype(np.int64)
+    counts, indices = counts_cg[rows, indices], indices.astype(np.int32)
+    n_counts = counts_cg.sum(axis=1).astype(np.int64)
+    columns = {
+        "barcode": [f"{segment_id}-{number}" for number in range(n_cells)],
+        "organism": ["Homo sapiens"] * n_cells,
+        "tissue": [name] * n_cells,
+        "cell_type": [("T cell", "B cell", None)[number % 3] for number in range(n_cells)],
+        "donor_id": [f"{name}-d{number % 4}" for number in range(n_cells)],
+        "n_counts": n_counts,
+        "n_genes": (counts_cg > 0).sum(axis=1).astype(np.int32),
+        "mito_fraction": pa.nulls(n_cells, pa.float64()),
+    }
+    if lifted is not None:
+        columns[lifted] = [f"{name}-{number % 5}" for number in range(n_cells)]
+    return CellBatch(
+        gene_ids=np.array(gene_ids, dtype=object),
+        indptr=indptr,
+        indices=indices,
+        counts=counts,
+        n_counts=n_counts,
+        content_keys=content_keys(content_hashes(gene_ids, indptr, indices, counts)),
+        obs=pa.table(columns),
+    )
+
+
+def _sha256(name: str, draw: int) -> str:
+    return f"{zlib.crc32(f'{name}-{draw}'.encode()):08x}" * 8
