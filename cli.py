@@ -139,7 +139,7 @@ def ingest(
 @app.command(epilog="Example: cytolake why AAACATACAACCAC-1 --corpus lake")
 def why(barcode: str, corpus: CorpusOption = None) -> None:
     """Tell why a cell was kept or dropped: each quality value beside its threshold."""
-    from .corpus.summary import show_why
+    from .corpus.report.summary import show_why
 
     show_why(open_corpus(corpus).why(barcode), results())
 
@@ -156,7 +156,7 @@ def sql(
     output: Annotated[Path | None, typer.Option(help="A file instead of the screen.")] = None,
 ) -> None:
     """Answer a question from the corpus. Views: cells, genes, sources, expression, measured, ..."""
-    from .corpus.answers import hand_over
+    from .corpus.query.answers import hand_over
 
     hand_over(open_corpus(corpus, snapshot).sql(query), format, output)
 

@@ -39,7 +39,7 @@ _UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 @corpus_app.command("show", epilog="Example: cytolake corpus show --corpus lake")
 def show(corpus: CorpusOption = None, snapshot: SnapshotOption = None) -> None:
     """Cells by source, tissue, assay and cell type; bytes by part; what quality control did."""
-    from .corpus.summary import show_corpus
+    from .corpus.report.summary import show_corpus
 
     show_corpus(open_corpus(corpus, snapshot).show(), results())
 
@@ -47,7 +47,7 @@ def show(corpus: CorpusOption = None, snapshot: SnapshotOption = None) -> None:
 @corpus_app.command("log", epilog="Example: cytolake corpus log --corpus lake")
 def log(corpus: CorpusOption = None) -> None:
     """The commits, newest first: who, when, what, how many cells; tags; what has ended."""
-    from .corpus.summary import show_log
+    from .corpus.report.summary import show_log
 
     show_log(open_corpus(corpus).log(), results())
 
@@ -59,7 +59,7 @@ def diff(
     corpus: CorpusOption = None,
 ) -> None:
     """What differs between two snapshots: cells, values, sources, segments."""
-    from .corpus.summary import show_difference
+    from .corpus.report.summary import show_difference
 
     show_difference(open_corpus(corpus).compare(before, after), results())
 
@@ -77,7 +77,7 @@ def lineage(
     format: Annotated[str, typer.Option(help="table or json.")] = "table",  # noqa: A002 - the option's name
 ) -> None:
     """Where a cell, source or snapshot comes from, what was done to it, and who read it."""
-    from .corpus.summary import show_lineage
+    from .corpus.report.summary import show_lineage
 
     if format not in ("table", "json"):
         raise SettingsError(f"--format {format}: expected table or json")
@@ -104,7 +104,7 @@ def tag(
 @corpus_app.command("tags", epilog="Example: cytolake corpus tags --corpus lake")
 def tags(corpus: CorpusOption = None) -> None:
     """The tags: which snapshot, since when, by whom."""
-    from .corpus.summary import show_tags
+    from .corpus.report.summary import show_tags
 
     show_tags(open_corpus(corpus).tags().values(), results())
 
@@ -213,7 +213,7 @@ def restore(
 @corpus_app.command("compact", epilog="Example: cytolake corpus compact --corpus lake")
 def compact(corpus: CorpusOption = None, address: AddressOption = None) -> None:
     """Bring many small segments together to few large ones; cells keep their ids."""
-    from .corpus.job import compact as run
+    from .corpus.upkeep.job import compact as run
 
     settings = with_address(load_settings(), address)
     done = run(corpus_uri(corpus, settings), settings)
@@ -237,7 +237,7 @@ def vacuum(
     ] = False,
 ) -> None:
     """End snapshots that nobody named, write segments anew without dead cells, free the disk."""
-    from .corpus.summary import show_vacuumed
+    from .corpus.report.summary import show_vacuumed
 
     done = open_corpus(corpus).vacuum(
         older_than_ms=_milliseconds(older_than), for_consent=for_consent, dry_run=plan
@@ -254,7 +254,7 @@ def verify(
     ] = False,
 ) -> None:
     """Check that every committed file is there and has its size; exit status 1 on damage."""
-    from .corpus.soundness import n_bytes, unknown_files
+    from .corpus.report.soundness import n_bytes, unknown_files
     from .platform.progress import progress
 
     opened = open_corpus(corpus, snapshot)
@@ -284,7 +284,7 @@ def verify(
 @corpus_app.command("upgrade", epilog="Example: cytolake corpus upgrade --corpus lake")
 def upgrade(corpus: CorpusOption = None) -> None:
     """Bring a corpus of an older format to this one: every cell, id and snapshot is kept."""
-    from .corpus.upgrade import upgrade as run
+    from .corpus.change.upgrade import upgrade as run
     from .platform.progress import progress
     from .platform.storage import local_path
 

@@ -15,11 +15,11 @@ import pyarrow as pa
 from cytolake import __version__
 from cytolake.corpus.cells import CellBatch
 from cytolake.corpus.content import content_hashes, content_keys
-from cytolake.corpus.receipts import Receipt
-from cytolake.corpus.records import SegmentRecord
+from cytolake.corpus.log.receipts import Receipt
+from cytolake.corpus.payload.records import SegmentRecord
+from cytolake.corpus.payload.writing import write_segment
 from cytolake.corpus.schema import DROPPED_COLUMNS
 from cytolake.corpus.store import Corpus
-from cytolake.corpus.writing import write_segment
 from cytolake.platform.errors import SourceError
 from cytolake.platform.progress import progress
 from numpy.typing import NDArray

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from ..platform.storage import local_path, publish, sync_file
-from . import commits
-from .history import CommittedSource
-from .receipts import Receipt
-from .records import SegmentRecord
-from .tags import Tag, remove_tag, snapshot_of, tag, tags
-from .uses import Kind, Use, record_use, uses
+from .log import commits
+from .log.history import CommittedSource
+from .log.receipts import Receipt
+from .log.tags import Tag, remove_tag, snapshot_of, tag, tags
+from .payload.records import SegmentRecord
+from .query.uses import Kind, Use, record_use, uses
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from .annotation import Annotated
-    from .compaction import Compacted
-    from .comparison import Difference
-    from .deletion import Deleted
-    from .restoring import Restored
-    from .vacuum import Vacuumed
+    from .change.annotation import Annotated
+    from .change.deletion import Deleted
+    from .change.restoring import Restored
+    from .report.comparison import Difference
+    from .upkeep.compaction import Compacted
+    from .upkeep.vacuum import Vacuumed
 
 _DAY_MS = 24 * 3_600_000
 
@@ -81,8 +81,8 @@ class Changes:
         self: Handle, given: pa.Table | str | Path, *, origin: str = "", dry_run: bool = False
     ) -> "Annotated":
         """Fill columns from a table or a file of one; see `annotation.annotate`."""
-        from .annotation import annotate
-        from .annotation_files import origin_of, read_annotations
+        from .change.annotation import annotate
+        from .change.annotation_files import origin_of, read_annotations
 
         if isinstance(given, str | Path):
             path = Path(given)
@@ -91,19 +91,19 @@ class Changes:
 
     def delete(self: Handle, where: str, *, dry_run: bool = False) -> "Deleted":
         """Take out the cells that a condition chooses; see `deletion.delete`."""
-        from .deletion import delete
+        from .change.deletion import delete
 
         return delete(self.folder, where, dry_run=dry_run)
 
     def withdraw(self: Handle, where: str, reason: str, *, dry_run: bool = False) -> "Deleted":
         """Take cells out for ever, of every snapshot; see `deletion.withdraw`."""
-        from .deletion import withdraw
+        from .change.deletion import withdraw
 
         return withdraw(self.folder, where, reason, dry_run=dry_run)
 
     def compact(self: Handle, *, cells_per_segment: int | None = None) -> "Compacted":
         """Few large segments for many small ones, in this process; see `compaction.compact`."""
-        from .compaction import CELLS_PER_SEGMENT, compact
+        from .upkeep.compaction import CELLS_PER_SEGMENT, compact
 
         return compact(self.folder, cells_per_segment=cells_per_segment or CELLS_PER_SEGMENT)
 
@@ -115,7 +115,7 @@ class Changes:
         dry_run: bool = False,
     ) -> "Vacuumed":
         """End what nobody needs any more, and free its disk; see `vacuum.vacuum`."""
-        from .vacuum import vacuum
+        from .upkeep.vacuum import vacuum
 
         return vacuum(
             self.folder, older_than_ms=older_than_ms, for_consent=for_consent, dry_run=dry_run
@@ -123,7 +123,7 @@ class Changes:
 
     def restore(self: Handle, snapshot: int | str) -> "Restored":
         """Make an earlier snapshot's cells the newest again; see `restoring.restore`."""
-        from .restoring import restore
+        from .change.restoring import restore
 
         return restore(self.folder, snapshot_of(self.folder, snapshot))
 
@@ -170,14 +170,14 @@ class Changes:
 
     def compare(self: Handle, before: int | str, after: int | str) -> "Difference":
         """What differs between two snapshots; see `comparison.compare`."""
-        from .comparison import compare
+        from .report.comparison import compare
 
         numbers = [snapshot_of(self.folder, given) for given in (before, after)]
         return compare(self.folder, *numbers)
 
     def lineage(self: Handle, what: int | str) -> list[dict[str, Any]]:
         """Where a cell, source or snapshot comes from, and who read it; see `corpus.lineage`."""
-        from .lineage import lineage
+        from .report.lineage import lineage
 
         return lineage(self.folder, what)
 

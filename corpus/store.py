@@ -21,13 +21,13 @@ from ..platform.storage import local_path
 from .cells import CellBatch
 from .changes import Changes
 from .content import content_keys, from_binary
-from .sandbox import check_condition, check_query
-from .segments import Segment
-from .snapshots import Snapshot, check_format, create_tables
+from .log.snapshots import Snapshot, check_format, create_tables
+from .log.tags import snapshot_of
+from .payload.segments import Segment
+from .query.sandbox import check_condition, check_query
+from .query.sql import SqlEngine
 from .splits import PART, Split, assign
-from .sql import SqlEngine
 from .stream import Selection, selection_digest
-from .tags import snapshot_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -132,13 +132,13 @@ class Corpus(Changes):
 
     def show(self) -> dict[str, Any]:
         """What is in the corpus: cells by source, tissue, assay, type; bytes; the funnel."""
-        from .overview import show
+        from .report.overview import show
 
         return show(self)
 
     def why(self, barcode: str) -> list[dict[str, Any]]:
         """What became of a cell in each source that has the barcode, and why."""
-        from .overview import why
+        from .report.overview import why
 
         return why(self, barcode)
 
@@ -146,7 +146,7 @@ class Corpus(Changes):
         self, deep: bool = False, advance: Callable[[float], None] = lambda _: None
     ) -> list[str]:
         """What is wrong with the corpus; an empty list where nothing is. See `soundness.verify`."""
-        from .soundness import verify
+        from .report.soundness import verify
 
         return verify(self, deep=deep, advance=advance)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..corpus.snapshots import Snapshot
+from ..corpus.log.snapshots import Snapshot
 from ..platform.errors import CorpusError, CytolakeError, SourceError, did_you_mean
 from ..platform.settings import Settings
 from ..platform.storage import sha256_file

@@ -18,12 +18,12 @@ from typing import Any
 
 from rich.console import Console
 
-from ..corpus.commits import commit_source
-from ..corpus.leases import lease
-from ..corpus.records import SegmentRecord
-from ..corpus.snapshots import Snapshot
+from ..corpus.log.commits import commit_source
+from ..corpus.log.leases import lease
+from ..corpus.log.snapshots import Snapshot
+from ..corpus.payload.records import SegmentRecord
 from ..corpus.store import Corpus
-from ..corpus.sweeping import remove_named
+from ..corpus.upkeep.sweeping import remove_named
 from ..platform.errors import SourceError
 from ..platform.progress import progress
 from ..platform.session import ray_session

@@ -10,7 +10,7 @@ from typing import Literal
 
 from rich.table import Table
 
-from ..corpus.receipts import Receipt
+from ..corpus.log.receipts import Receipt
 from ..platform.screen import table
 from .quality import DUPLICATE, Thresholds
 from .survey import Opened

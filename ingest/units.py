@@ -18,9 +18,9 @@ from scipy import sparse
 
 from ..corpus import content
 from ..corpus.cells import CellBatch
-from ..corpus.records import SegmentRecord
-from ..corpus.verification import verify_segment
-from ..corpus.writing import write_segment
+from ..corpus.payload.records import SegmentRecord
+from ..corpus.payload.verification import verify_segment
+from ..corpus.payload.writing import write_segment
 from ..platform.configuration import Configuration
 from ..platform.errors import NotRawCountsError
 from ..platform.faults import durable

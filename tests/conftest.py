@@ -25,10 +25,10 @@ import pytest
 from cytolake.corpus.cells import CellBatch
 from cytolake.corpus.content import content_hashes, content_keys
 from cytolake.corpus.genes import GeneReference
-from cytolake.corpus.receipts import Receipt
-from cytolake.corpus.records import SegmentRecord
+from cytolake.corpus.log.receipts import Receipt
+from cytolake.corpus.payload.records import SegmentRecord
+from cytolake.corpus.payload.writing import write_segment
 from cytolake.corpus.store import Corpus
-from cytolake.corpus.writing import write_segment
 
 GENES = ("ACTB", "CD3D", "MS4A1", "MT-CO1", "MIR21")
 GENE_IDS = tuple(f"ENSG0000000000{i}" for i in range(1, 6))

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from cytolake.corpus.cells import CellBatch
+from cytolake.corpus.change.upgrade import upgrade
 from cytolake.corpus.content import content_hashes, content_keys
 from cytolake.corpus.schema import FORMAT
 from cytolake.corpus.store import Corpus
-from cytolake.corpus.upgrade import upgrade
 from cytolake.platform.errors import OlderFormatError, WithdrawnError
 
 GOLDEN = Path(__file__).parent / "golden"

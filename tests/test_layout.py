@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "train": {"platform", "corpus", "train"},
     "evaluate": {"platform", "corpus", "train", "evaluate"},
 }
+SHELVES = ("payload", "log", "query", "change", "upkeep", "report")  # of corpus, upper ones first
 ROOT_FILES = {
     "__init__.py", "__main__.py", "cli.py", "corpus_cli.py", "options.py",
     "demo.py", "embedding.py",
@@ -82,6 +83,17 @@ def test_only_the_training_loop_knows_deepspeed() -> None:
         if module.split(".")[0] == "deepspeed"
     }
     assert len(knowing) <= 1 and all(name.startswith("train/") for name in knowing)
+
+
+@pytest.mark.parametrize("shelf", SHELVES)
+def test_a_shelf_of_the_corpus_knows_no_shelf_below_it(shelf: str) -> None:
+    below = SHELVES[SHELVES.index(shelf) + 1 :]
+    files = list((ROOT / "corpus" / shelf).glob("*.py"))
+    assert files
+    for path in files:
+        for node, module, _ in imports_of(path):
+            known = module.removeprefix("cytolake.corpus.").split(".")[0]
+            assert known not in below, f"{path}:{node.lineno} {module}"
 
 
 def test_models_encodings_and_objectives_never_import_ray() -> None:

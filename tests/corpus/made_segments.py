@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from cytolake.corpus.cells import CellBatch
 from cytolake.corpus.content import content_hashes, content_keys
-from cytolake.corpus.writing import write_segment
+from cytolake.corpus.payload.writing import write_segment
 
 
 def made_batch(n_cells: int, n_genes: int, *, seed: int, highest: int = 40) -> CellBatch:

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from cytolake.corpus.annotation import Annotated, annotate
-from cytolake.corpus.annotation_files import origin_of, read_annotations
-from cytolake.corpus.chain import load_table
+from cytolake.corpus.change.annotation import Annotated, annotate
+from cytolake.corpus.change.annotation_files import origin_of, read_annotations
+from cytolake.corpus.log.chain import load_table
 from cytolake.corpus.store import Corpus
 from cytolake.platform.errors import CorpusError, NoCellsError
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
-from cytolake.corpus.answers import serialise
+from cytolake.corpus.query.answers import serialise
 from cytolake.platform.errors import QueryError
 
 ANSWER = pa.table({"cell_type": ["T cell", None], "n": [3, 4], "mean": [0.5, 1.25]})

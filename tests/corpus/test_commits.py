@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cytolake.corpus import commits, ledger
-from cytolake.corpus.chain import TableState, load_table
-from cytolake.corpus.snapshots import Snapshot
+from cytolake.corpus.log import commits, ledger
+from cytolake.corpus.log.chain import TableState, load_table
+from cytolake.corpus.log.snapshots import Snapshot
 from cytolake.corpus.store import Corpus
 from cytolake.platform.errors import ConflictError, CorpusError, DamageError
 from deltalake import DeltaTable, write_deltalake

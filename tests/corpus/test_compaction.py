@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from cytolake.corpus import compaction, remaking
-from cytolake.corpus.annotation import annotate
-from cytolake.corpus.compaction import commit_prepared, compact, plan_compaction
-from cytolake.corpus.deletion import delete
+from cytolake.corpus.change.annotation import annotate
+from cytolake.corpus.change.deletion import delete
 from cytolake.corpus.medians import medians_of
-from cytolake.corpus.own_columns import fit_together, in_columns, join, plain, same
-from cytolake.corpus.remaking import mixed_order, prepare
+from cytolake.corpus.payload.own_columns import fit_together, in_columns, join, plain, same
 from cytolake.corpus.store import Corpus
-from cytolake.corpus.vacuum import vacuum
+from cytolake.corpus.upkeep import compaction, remaking
+from cytolake.corpus.upkeep.compaction import commit_prepared, compact, plan_compaction
+from cytolake.corpus.upkeep.remaking import mixed_order, prepare
+from cytolake.corpus.upkeep.vacuum import vacuum
 from cytolake.platform.errors import CorpusError, DamageError
 from cytolake.platform.faults import watching
 from cytolake.tests.faults.commands import ingest_source
@@ -245,8 +245,8 @@ def test_a_writer_that_comes_in_before_the_commit_is_not_lost(three: Corpus) -> 
 _RACER = """
 import sys
 from pathlib import Path
-from cytolake.corpus.compaction import compact
-from cytolake.corpus.deletion import delete
+from cytolake.corpus.upkeep.compaction import compact
+from cytolake.corpus.change.deletion import delete
 folder = Path(sys.argv[2])
 if sys.argv[1] == "compact":
     compact(folder, cells_per_segment=100)

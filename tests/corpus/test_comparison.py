@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from cytolake.corpus.comparison import compare
+from cytolake.corpus.report.comparison import compare
 from cytolake.corpus.store import Corpus
 from cytolake.platform.errors import CorpusError, WithdrawnError
 from hypothesis import given, settings

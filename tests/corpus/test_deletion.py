@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cytolake.corpus.chain import load_table
-from cytolake.corpus.commits import commit_source
-from cytolake.corpus.conditions import choose_gone, choose_living, shape_of
-from cytolake.corpus.deletion import Deleted, delete, withdraw
+from cytolake.corpus.change.deletion import Deleted, delete, withdraw
+from cytolake.corpus.log.chain import load_table
+from cytolake.corpus.log.commits import commit_source
+from cytolake.corpus.query.conditions import choose_gone, choose_living, shape_of
 from cytolake.corpus.schema import CELL_COLUMNS
 from cytolake.corpus.store import Corpus
 from cytolake.platform.errors import CorpusError, QueryError, WithdrawnError
@@ -152,7 +152,7 @@ def test_the_condition_may_ask_other_views_of_deleted_cells(corpus: Corpus) -> N
 def test_another_writers_file_that_vanishes_while_old_files_are_searched_does_no_harm(
     corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cytolake.corpus import conditions
+    from cytolake.corpus.query import conditions
 
     delete(corpus.folder, "barcode = 'AAC'")
     state = load_table(corpus.folder / "cells")

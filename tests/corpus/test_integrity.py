@@ -5,8 +5,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from cytolake.corpus import integrity
-from cytolake.corpus.integrity import check_file
+from cytolake.corpus.payload import integrity
+from cytolake.corpus.payload.integrity import check_file
 from cytolake.platform.errors import DamageError
 
 DATA = b"counts"

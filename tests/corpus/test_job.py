@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cytolake.corpus.job import carry_out, compact
-from cytolake.corpus.remaking import Prepared
 from cytolake.corpus.store import Corpus
+from cytolake.corpus.upkeep.job import carry_out, compact
+from cytolake.corpus.upkeep.remaking import Prepared
 from cytolake.platform.errors import DamageError
 from cytolake.platform.session import ray_session
 from cytolake.platform.settings import Settings

@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from cytolake.corpus.file_spans import NEVER, spans
-from cytolake.corpus.lineage import lineage
+from cytolake.corpus.report.file_spans import NEVER, spans
+from cytolake.corpus.report.lineage import lineage
 from cytolake.corpus.store import Corpus
 from cytolake.platform.errors import CorpusError, NoCellsError
 
@@ -116,7 +116,7 @@ def test_what_nobody_knows_is_refused(corpus: Corpus, what: str) -> None:
 
 
 def test_files_stand_in_the_snapshots_that_the_table_says(corpus: Corpus) -> None:
-    from cytolake.corpus.chain import load_table
+    from cytolake.corpus.log.chain import load_table
 
     corpus.delete("source_id = 'blood' AND barcode = 'AAC'")
     corpus.restore(1)

@@ -3,10 +3,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cytolake.corpus.chain import load_table
-from cytolake.corpus.logs import problems_of_log
+from cytolake.corpus.log.chain import load_table
+from cytolake.corpus.log.logs import problems_of_log
+from cytolake.corpus.log.witness import log_file, witness_file
 from cytolake.corpus.store import Corpus
-from cytolake.corpus.witness import log_file, witness_file
 from cytolake.platform.errors import DamageError
 from deltalake import DeltaTable
 

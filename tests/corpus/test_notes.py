@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from cytolake.corpus.notes import create_note, notes_in, read_note, remove_note
+from cytolake.corpus.log.notes import create_note, notes_in, read_note, remove_note
 from cytolake.platform.errors import DamageError
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
-from cytolake.corpus.annotation import annotate
-from cytolake.corpus.chain import load_table
-from cytolake.corpus.deletion import delete, withdraw
+from cytolake.corpus.change.annotation import annotate
+from cytolake.corpus.change.deletion import delete, withdraw
+from cytolake.corpus.log.chain import load_table
 from cytolake.corpus.store import Corpus
 from cytolake.platform.errors import NoCellsError
 from cytolake.platform.faults import watching

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cytolake.corpus.restoring import restore
+from cytolake.corpus.change.restoring import restore
 from cytolake.corpus.store import Corpus
 from cytolake.platform.errors import CorpusError, DamageError, WithdrawnError
 from cytolake.platform.faults import DEAD, watching
@@ -14,7 +14,7 @@ from cytolake.platform.faults import DEAD, watching
 DYING = """
 import sys
 from pathlib import Path
-from cytolake.corpus.restoring import restore
+from cytolake.corpus.change.restoring import restore
 from cytolake.platform.faults import death, watching
 with watching(death(sys.argv[2])):
     restore(Path(sys.argv[1]), 2)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from cytolake.corpus import rewriting
-from cytolake.corpus.chain import TableState, load_table
-from cytolake.corpus.deletion import delete
-from cytolake.corpus.rewriting import Rewriter
+from cytolake.corpus.change.deletion import delete
+from cytolake.corpus.log import rewriting
+from cytolake.corpus.log.chain import TableState, load_table
+from cytolake.corpus.log.rewriting import Rewriter
 from cytolake.corpus.store import Corpus
 from cytolake.platform.errors import StorageError
 from cytolake.platform.faults import watching

@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 from cytolake.cli import main
-from cytolake.corpus import sandbox
+from cytolake.corpus.query import sandbox
 from cytolake.corpus.store import Corpus
 from cytolake.platform.errors import QueryError
 

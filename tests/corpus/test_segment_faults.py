@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cytolake.corpus.segments import Segment
+from cytolake.corpus.payload.segments import Segment
 from cytolake.platform.errors import DamageError
 
 from .made_segments import (

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from cytolake.corpus.arrays import CHUNK, CountsReader, write_counts
 from cytolake.corpus.cells import CellBatch
-from cytolake.corpus.records import SegmentRecord
+from cytolake.corpus.payload.arrays import CHUNK, CountsReader, write_counts
+from cytolake.corpus.payload.records import SegmentRecord
+from cytolake.corpus.payload.segments import Segment
+from cytolake.corpus.payload.verification import verify_segment
 from cytolake.corpus.schema import FORMAT
-from cytolake.corpus.segments import Segment
 from cytolake.corpus.store import Corpus
-from cytolake.corpus.verification import verify_segment
 from cytolake.platform.errors import CorpusError, DamageError, NewerFormatError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -90,7 +90,7 @@ def test_the_group_is_anndata_that_anyone_can_open(fake_corpus: Corpus) -> None:
 def test_genes_given_in_any_order_are_stored_ascending(
     fake_corpus: Corpus, fake_batch: Callable[[str], CellBatch], tmp_path: Path
 ) -> None:
-    from cytolake.corpus.writing import write_segment
+    from cytolake.corpus.payload.writing import write_segment
 
     batch = fake_batch("blood")
     reversed_genes = replace(
@@ -208,7 +208,7 @@ def test_what_a_killed_writer_left_does_not_stand_in_the_way(
 def test_provenance_that_lacks_the_source_is_refused(
     fake_batch: Callable[[str], CellBatch], tmp_path: Path
 ) -> None:
-    from cytolake.corpus.writing import write_segment
+    from cytolake.corpus.payload.writing import write_segment
 
     empty = pa.table({"x": [1, 2, 3]})
     with pytest.raises(CorpusError, match="lacks 'corpus_uuid'"):

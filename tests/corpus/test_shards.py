@@ -7,7 +7,7 @@ import google_crc32c
 import numpy as np
 import pytest
 import zarr
-from cytolake.corpus.arrays import CountsReader, write_counts
+from cytolake.corpus.payload.arrays import CountsReader, write_counts
 from cytolake.platform.errors import DamageError
 
 from .made_segments import damaged, flipped

@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from cytolake.corpus.chain import load_table
-from cytolake.corpus.ledger import Proposal, commit, write_rows
-from cytolake.corpus.soundness import n_bytes, unknown_files
+from cytolake.corpus.log.chain import load_table
+from cytolake.corpus.log.ledger import Proposal, commit, write_rows
+from cytolake.corpus.report.soundness import n_bytes, unknown_files
 from cytolake.corpus.store import Corpus
 
 
@@ -130,7 +130,7 @@ def test_a_withdrawn_cell_that_is_there_again_is_found(corpus: Corpus) -> None:
 
 
 def test_a_source_that_is_projected_twice_is_found(corpus: Corpus) -> None:
-    from cytolake.corpus.snapshots import SOURCE_COLUMNS
+    from cytolake.corpus.log.snapshots import SOURCE_COLUMNS
 
     row = {"source_id": "lung", "status": "accepted", "snapshot": 2}
     new = write_rows(corpus.folder / "sources", pa.Table.from_pylist([row], schema=SOURCE_COLUMNS))

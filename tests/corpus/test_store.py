@@ -4,7 +4,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
-from cytolake.corpus import snapshots
+from cytolake.corpus.log import snapshots
 from cytolake.corpus.splits import Split
 from cytolake.corpus.store import Corpus
 from cytolake.corpus.stream import Selection

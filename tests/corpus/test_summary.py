@@ -2,8 +2,8 @@
 
 import io
 
+from cytolake.corpus.report.summary import show_corpus, show_log, show_why
 from cytolake.corpus.store import Corpus
-from cytolake.corpus.summary import show_corpus, show_log, show_why
 from rich.console import Console
 
 

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from cytolake.corpus.deletion import delete
-from cytolake.corpus.leases import lease, live_leases, remove_dead_leases
-from cytolake.corpus.records import SegmentRecord
+from cytolake.corpus.change.deletion import delete
+from cytolake.corpus.log.leases import lease, live_leases, remove_dead_leases
+from cytolake.corpus.payload.records import SegmentRecord
 from cytolake.corpus.store import Corpus
-from cytolake.corpus.sweeping import remove_named
-from cytolake.corpus.vacuum import plan_vacuum, vacuum
+from cytolake.corpus.upkeep.sweeping import remove_named
+from cytolake.corpus.upkeep.vacuum import plan_vacuum, vacuum
 from cytolake.platform.errors import ConflictError
 from cytolake.platform.faults import watching
 from cytolake.tests.faults.commands import ingest_source, prepare_part
@@ -168,9 +168,9 @@ def test_a_segment_prepared_anew_under_a_removed_name_is_spared(two: Corpus) -> 
 _RACER = """
 import sys
 from pathlib import Path
-from cytolake.corpus.leases import lease
+from cytolake.corpus.log.leases import lease
 from cytolake.corpus.store import Corpus
-from cytolake.corpus.vacuum import vacuum
+from cytolake.corpus.upkeep.vacuum import vacuum
 from cytolake.tests.faults.commands import ingest_source
 folder = Path(sys.argv[2])
 if sys.argv[1] == "vacuum":

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cytolake.corpus.log.tags import remove_tag, snapshot_of, tag, tags
 from cytolake.corpus.store import Corpus
-from cytolake.corpus.tags import remove_tag, snapshot_of, tag, tags
 from cytolake.platform.errors import ConflictError, CorpusError, DamageError
 
 
@@ -91,7 +91,7 @@ def test_of_processes_that_give_one_name_to_two_snapshots_one_succeeds(corpus: C
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from cytolake.corpus.tags import tag\n"
+        "from cytolake.corpus.log.tags import tag\n"
         "from cytolake.platform.errors import ConflictError\n"
         "try: tag(Path(sys.argv[1]), 'v1', int(sys.argv[2]))\n"
         "except ConflictError: sys.exit(3)\n"

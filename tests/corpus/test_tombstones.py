@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from cytolake.corpus.history import Withdrawal
-from cytolake.corpus.tombstones import (
+from cytolake.corpus.log.history import Withdrawal
+from cytolake.corpus.log.tombstones import (
     is_withdrawn,
     read_tombstones,
     tombstones_of,

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from cytolake.corpus.chain import load_table
-from cytolake.corpus.format_1 import _NAMED  # pyright: ignore[reportPrivateUsage]
+from cytolake.corpus.change.format_1 import _NAMED  # pyright: ignore[reportPrivateUsage]
+from cytolake.corpus.change.upgrade import upgrade
+from cytolake.corpus.log.chain import load_table
 from cytolake.corpus.store import Corpus
-from cytolake.corpus.upgrade import upgrade
 from cytolake.platform.errors import (
     CorpusError,
     DamageError,
@@ -27,7 +27,7 @@ N_SNAPSHOTS = 5  # created, blood, lung, the column `age`, skin
 DYING = """
 import sys
 from pathlib import Path
-from cytolake.corpus.upgrade import upgrade
+from cytolake.corpus.change.upgrade import upgrade
 from cytolake.platform.faults import death, watching
 with watching(death(sys.argv[2], int(sys.argv[3]))):
     upgrade(Path(sys.argv[1]))

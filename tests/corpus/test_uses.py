@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cytolake.corpus.query.uses import Use, record_use, uses
 from cytolake.corpus.store import Corpus
-from cytolake.corpus.uses import Use, record_use, uses
 from cytolake.platform.errors import CorpusError, DamageError
 
 

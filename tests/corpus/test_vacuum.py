@@ -8,17 +8,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from cytolake.corpus import retention
-from cytolake.corpus.chain import TableState
-from cytolake.corpus.compaction import compact
-from cytolake.corpus.deletion import delete, withdraw
-from cytolake.corpus.ledger import Proposal, commit
-from cytolake.corpus.records import SegmentRecord
-from cytolake.corpus.rewriting import Rewriter
+from cytolake.corpus.change.deletion import delete, withdraw
+from cytolake.corpus.log.chain import TableState
+from cytolake.corpus.log.ledger import Proposal, commit
+from cytolake.corpus.log.rewriting import Rewriter
+from cytolake.corpus.log.tags import tag, tags
+from cytolake.corpus.payload.records import SegmentRecord
+from cytolake.corpus.query.uses import Use, record_use
 from cytolake.corpus.store import Corpus
-from cytolake.corpus.tags import tag, tags
-from cytolake.corpus.uses import Use, record_use
-from cytolake.corpus.vacuum import DAY_MS, plan_vacuum, vacuum
+from cytolake.corpus.upkeep import retention
+from cytolake.corpus.upkeep.compaction import compact
+from cytolake.corpus.upkeep.vacuum import DAY_MS, plan_vacuum, vacuum
 from cytolake.platform.errors import CorpusError, WithdrawnError
 from cytolake.tests.faults.commands import ingest_source
 from cytolake.tests.faults.killing import State, state_of

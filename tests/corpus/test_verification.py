@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from cytolake.corpus.arrays import CountsReader
-from cytolake.corpus.segments import Segment
-from cytolake.corpus.verification import verify_segment
+from cytolake.corpus.payload.arrays import CountsReader
+from cytolake.corpus.payload.segments import Segment
+from cytolake.corpus.payload.verification import verify_segment
 
 from .made_segments import (
     copied,

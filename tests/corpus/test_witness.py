@@ -2,8 +2,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cytolake.corpus.log.witness import leave_witness, log_file, read_witness, witness_file
 from cytolake.corpus.store import Corpus
-from cytolake.corpus.witness import leave_witness, log_file, read_witness, witness_file
 from cytolake.platform.errors import DamageError
 
 

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from cytolake.corpus.annotation import annotate
 from cytolake.corpus.cells import CellBatch
-from cytolake.corpus.commits import commit_source
-from cytolake.corpus.compaction import compact
+from cytolake.corpus.change.annotation import annotate
+from cytolake.corpus.change.deletion import delete, withdraw
+from cytolake.corpus.change.restoring import restore
 from cytolake.corpus.content import content_hashes, content_keys
-from cytolake.corpus.deletion import delete, withdraw
-from cytolake.corpus.receipts import Receipt
-from cytolake.corpus.records import SegmentRecord
-from cytolake.corpus.restoring import restore
+from cytolake.corpus.log.commits import commit_source
+from cytolake.corpus.log.receipts import Receipt
+from cytolake.corpus.payload.records import SegmentRecord
+from cytolake.corpus.payload.verification import verify_segment
+from cytolake.corpus.payload.writing import write_segment
 from cytolake.corpus.store import Corpus
-from cytolake.corpus.vacuum import vacuum
-from cytolake.corpus.verification import verify_segment
-from cytolake.corpus.writing import write_segment
+from cytolake.corpus.upkeep.compaction import compact
+from cytolake.corpus.upkeep.vacuum import vacuum
 
 N_CELLS = 24  # of a segment
 N_GENES = 40

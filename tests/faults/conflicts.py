@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
-from cytolake.corpus.annotation import annotate
-from cytolake.corpus.compaction import compact
-from cytolake.corpus.deletion import delete
-from cytolake.corpus.leases import lease
+from cytolake.corpus.change.annotation import annotate
+from cytolake.corpus.change.deletion import delete
+from cytolake.corpus.log.leases import lease
 from cytolake.corpus.store import Corpus
-from cytolake.corpus.vacuum import vacuum
+from cytolake.corpus.upkeep.compaction import compact
+from cytolake.corpus.upkeep.vacuum import vacuum
 from cytolake.platform.faults import watching
 from cytolake.tests.faults.commands import ingest_source
 

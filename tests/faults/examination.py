@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cytolake.corpus import integrity, tombstones
+from cytolake.corpus.log import tombstones
+from cytolake.corpus.log.tags import tags
+from cytolake.corpus.payload import integrity
+from cytolake.corpus.query.uses import uses
 from cytolake.corpus.store import Corpus
 from cytolake.corpus.stream import Stream
-from cytolake.corpus.tags import tags
-from cytolake.corpus.uses import uses
 from cytolake.platform.errors import CytolakeError
 from cytolake.tests.faults.damage import SAME_SIZE, Fault, draw_faults, inflict, mend
 from cytolake.tests.faults.sound_corpus import OLD, TAGGED, kinds_of

@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cytolake.corpus.receipts import Receipt
+from cytolake.corpus.log.receipts import Receipt
 from cytolake.ingest.admission import Candidate, admit, check_replaced, find_files
 from cytolake.ingest.sources_toml import SourceEntry, SourcesFile
 from cytolake.platform.errors import CorpusError, SourceError

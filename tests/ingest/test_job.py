@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cytolake.corpus.deletion import withdraw
+from cytolake.corpus.change.deletion import withdraw
 from cytolake.corpus.store import Corpus
 from cytolake.ingest import job
 from cytolake.ingest.job import ingest

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cytolake.corpus.genes import GeneReference
-from cytolake.corpus.segments import Segment
+from cytolake.corpus.payload.segments import Segment
 from cytolake.ingest.quality import DUPLICATE, freeze_thresholds
 from cytolake.ingest.sources_toml import SourceEntry
 from cytolake.ingest.survey import find_duplicates, open_survey, survey_source

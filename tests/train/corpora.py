@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 from cytolake.corpus.cells import CellBatch
 from cytolake.corpus.content import content_hashes, content_keys
-from cytolake.corpus.receipts import Receipt
+from cytolake.corpus.log.receipts import Receipt
+from cytolake.corpus.payload.writing import write_segment
 from cytolake.corpus.store import Corpus
-from cytolake.corpus.writing import write_segment
 
 from .conftest import random_cells
 

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from cytolake.corpus.chain import load_table
+from cytolake.corpus.log.chain import load_table
 from cytolake.corpus.store import Corpus
 from cytolake.tests.faults.commands import N_CELLS, ingest_source
 

@@ -1,0 +1,211 @@
+"""Chunks of one sharded Zarr array: read, checked, decoded. Knows no cell and no table.
+
+Nothing that a file says is believed before it is checked: places in the shard, the chunk's crc32c,
+the sizes in its blosc header (c-blosc reads as many bytes as the header says). What does not fit
+is a DamageError, never zeros.
+"""
+
+import json
+import os
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numcodecs import Blosc
+from numpy.typing import NDArray
+
+from ...platform.errors import DamageError
+from .integrity import WAY_OUT
+
+CHUNK = 1 << 17
+"""Elements a chunk: 57 to 90 typical cells, the best of a sweep over 16, 64 and 256 cells."""
+
+SEGMENT_ATTRIBUTE = "cytolake.segment"
+_BLOSC = Blosc()  # what a chunk was packed with is told by the chunk itself
+_BLOSC_HEADER = 16
+_THREADS = min(4, os.cpu_count() or 1)
+
+
+class ShardedArray:
+    """Whole chunks of one array that `corpus.arrays` wrote.
+
+    A shard's file ends with its index (offset and length of each chunk, u64) and the index's
+    crc32c; each chunk ends with its own. Source: Zarr v3 specification, sharding codec 1.0.
+
+    Attributes:
+        length: elements of the array.
+        n_chunks: chunks that hold them; the last is filled up.
+        n_shards: shards that hold the chunks.
+    """
+
+    def __init__(self, folder: Path, segment_id: str, dtypes: Collection[str]) -> None:
+        """Read what `zarr.json` says.
+
+        Args:
+            folder: the array's folder.
+            segment_id: the segment that the array must be of.
+            dtypes: the types of number that it may hold.
+
+        Raises:
+            DamageError: it is not such an array.
+        """
+        try:
+            metadata = json.loads((folder / "zarr.json").read_bytes())
+            sharding = metadata["codecs"][0]["configuration"]
+            codecs = [codec["name"] for codec in sharding["codecs"]]
+            (self.length,) = metadata["shape"]
+            (shard,) = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+            chunk = sharding["chunk_shape"]
+            dtype = metadata["data_type"]
+            owner = metadata["attributes"][SEGMENT_ATTRIBUTE]
+        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            raise DamageError(
+                f"{folder}/zarr.json is not what was written ({error!r}): {WAY_OUT}"
+            ) from error
+        if owner != segment_id:
+            raise DamageError(f"{folder} says it is of segment {owner!r}, expected {segment_id!r}")
+        if chunk != [CHUNK] or codecs != ["bytes", "blosc", "crc32c"]:
+            raise DamageError(
+                f"{folder} has chunks {chunk} of codecs {codecs}, expected [{CHUNK}] of "
+                "bytes, blosc, crc32c"
+            )
+        if dtype not in dtypes:
+            raise DamageError(f"{folder} holds {dtype!r}, expected {' or '.join(dtypes)}")
+        sizes = (self.length, shard)
+        if any(type(size) is not int for size in sizes) or self.length < 0 or shard < CHUNK:
+            raise DamageError(f"{folder} has length {self.length!r} in shards of {shard!r}")
+        self.n_chunks = -(-self.length // CHUNK)
+        self._dtype = np.dtype(dtype)
+        self._folder = folder
+        self._per_shard = shard // CHUNK
+        self.n_shards = -(-self.n_chunks // self._per_shard)
+        self._indexes: dict[int, tuple[NDArray[np.uint64], int]] = {}
+
+    def check_shards(self) -> None:
+        """Read the index of every shard, so that `n_chunks` is no more than what is there.
+
+        Raises:
+            DamageError: a shard is missing or has no whole index.
+        """
+        for shard in range(self.n_shards):  # ends at the first that is missing
+            with self._open(shard) as file:
+                self._index(shard, file)
+
+    def shard_of(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The shard that holds each element. Shape of `places`."""
+        return places // (CHUNK * self._per_shard)
+
+    def room(self, n_chunks: int) -> NDArray[Any]:
+        """Room for some chunks, to be used again and again. Shape (n_chunks * CHUNK,)."""
+        return np.empty(n_chunks * CHUNK, dtype=self._dtype)
+
+    def chunks(
+        self,
+        numbers: NDArray[np.int64],
+        *,
+        threads: int = _THREADS,
+        room: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """Some chunks one after the other. Shape (len(numbers) * CHUNK,).
+
+        Args:
+            numbers: of the chunks.
+            threads: how many decode.
+            room: where to put them, of `room`; None for new memory.
+
+        Raises:
+            DamageError: one of them is not what was written.
+        """
+        out = (self.room(len(numbers)) if room is None else room)[: len(numbers) * CHUNK]
+        slots = [out[i * CHUNK : (i + 1) * CHUNK] for i in range(len(numbers))]
+        if len(slots) > 1 and threads > 1:
+            with ThreadPoolExecutor(min(len(slots), threads)) as pool:
+                for _ in pool.map(self._decode, numbers.tolist(), slots):
+                    pass
+        else:
+            for number, slot in zip(numbers.tolist(), slots, strict=True):
+                self._decode(number, slot)
+        return out
+
+    def _decode(self, number: int, out: NDArray[Any]) -> None:
+        shard, place = divmod(number, self._per_shard)
+        path = self._path(shard)
+        with self._open(shard) as file:
+            index, end = self._index(shard, file)
+            offset, length = index[place].tolist()
+            if offset + length > end:  # a chunk that is not there has 2**64 - 1 for both
+                raise DamageError(
+                    f"{path}: chunk {number} is missing (the index places it at {offset}, "
+                    f"{length} bytes long, of {end}): {WAY_OUT}"
+                )
+            stored = _read(file, path, offset, length)
+        packed = _checked(stored)
+        if packed is None:
+            raise DamageError(
+                f"{path}: chunk {number} is not what was written (crc32c differs): {WAY_OUT}"
+            )
+        n_values = int.from_bytes(packed[4:8], "little")
+        n_packed = int.from_bytes(packed[12:16], "little")
+        expected = (out.nbytes, len(packed), out.itemsize)
+        if len(packed) < _BLOSC_HEADER or (n_values, n_packed, packed[3]) != expected:
+            raise DamageError(
+                f"{path}: chunk {number} says it holds {n_values} bytes in {n_packed}, expected "
+                f"{out.nbytes} in {len(packed)}: {WAY_OUT}"
+            )
+        try:
+            _BLOSC.decode(packed, out=out)
+        except (RuntimeError, ValueError) as error:
+            raise DamageError(
+                f"{path}: chunk {number} cannot be unpacked ({error}): {WAY_OUT}"
+            ) from error
+
+    def _index(self, shard: int, file: FileIO) -> tuple[NDArray[np.uint64], int]:
+        """Where each chunk of a shard lies, and where the chunks end."""
+        found = self._indexes.get(shard)
+        if found is None:
+            path = self._path(shard)
+            size = self._per_shard * 16 + 4
+            end = os.fstat(file.fileno()).st_size - size
+            data = _checked(_read(file, path, end, size)) if end >= 0 else None
+            if data is None:
+                raise DamageError(
+                    f"{path}: the index is not what was written (crc32c differs): {WAY_OUT}"
+                )
+            found = np.frombuffer(data, dtype="<u8").reshape(-1, 2), end
+            self._indexes[shard] = found
+        return found
+
+    def _path(self, shard: int) -> Path:
+        return self._folder / "c" / str(shard)
+
+    def _open(self, shard: int) -> FileIO:
+        path = self._path(shard)
+        try:
+            return path.open("rb", buffering=0)
+        except FileNotFoundError as error:
+            raise DamageError(f"{path} is missing: {WAY_OUT}") from error
+        except OSError as error:
+            raise DamageError(f"{path} cannot be read ({error}): {WAY_OUT}") from error
+
+
+def _read(file: FileIO, path: Path, offset: int, length: int) -> bytes:
+    try:
+        stored = os.pread(file.fileno(), length, offset)
+    except OSError as error:
+        raise DamageError(f"{path} cannot be read ({error}): {WAY_OUT}") from error
+    if len(stored) != length:
+        raise DamageError(
+            f"{path} ends {length - len(stored)} bytes early at {offset + len(stored)}: {WAY_OUT}"
+        )
+    return stored
+
+
+def _checked(stored: bytes) -> bytes | None:
+    """What stands before a crc32c; None where it is another's."""
+    data = stored[:-4]
+    found: int = google_crc32c.value(data)
+    return data if found == int.from_bytes(stored[-4:], "little") and stored else None

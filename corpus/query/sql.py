@@ -1,0 +1,145 @@
+"""SQL over one snapshot: DuckDB with the views and nothing else. Knows no Zarr and no model.
+
+Views are made when a query first names them, over explicit lists of files of the snapshot, so that
+what is committed meanwhile is not seen. DuckDB does not verify Parquet's page checksums (43 of 60
+flipped bits went unseen): each file is hashed once, before its first use in this process.
+
+| view | one row per | columns |
+|---|---|---|
+| `cells` | cell | those of `corpus.schema`, and `is_primary` |
+| `genes` | gene | `gene_id, symbol, biotype, mapping, n_segments, n_cells, total` |
+| `measured` | segment and gene | `segment, gene_id`: what is not here is NULL, never 0 |
+| `expression` | stored count of a live cell | `cell_id, segment, row, gene_id, symbol, count` |
+| `sources` | source, refused ones too | receipt's figures, `receipt` whole as JSON |
+| `source_obs` | cell | `cell_id`, then the sources' own columns, verbatim |
+| `dropped` | cell that was not kept | `source_id, segment`, barcode, reason, QC values |
+| `segments` | segment | `segment, source_id`, its figures and bytes |
+"""
+
+import secrets
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+
+import duckdb
+import pyarrow as pa
+
+from ...platform.errors import QueryError
+from ..log.rows import list_of, literal
+from ..log.snapshots import Snapshot
+from ..payload.records import SegmentRecord
+from .sandbox import VIEWS, check_query, explain_error
+from .views import Views
+
+
+class SqlEngine:
+    """Answers queries over one snapshot. Safe to use from several threads, one query at a time."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        """Prepare; nothing is opened before the first query."""
+        self._snapshot = snapshot
+        self._lock = threading.RLock()
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._views: Views | None = None
+
+    def query(self, query: str) -> pa.Table:
+        """Run a user's query in the sandbox.
+
+        Raises:
+            QueryError: it is refused, or does not run.
+            DamageError: a file that it needs is not what was committed.
+        """
+        return self._run(query, check_query(query))
+
+    def inner(self, query: str, views: Iterable[str]) -> pa.Table:
+        """Run a query of ours, which may also use the schema `lake`; names the views it needs."""
+        return self._run(query, set(views))
+
+    def columns(self, view: str) -> list[str]:
+        """The columns of a view."""
+        with self._lock:
+            return self._columns(self._require({view}), view)
+
+    def _run(self, query: str, views: set[str]) -> pa.Table:
+        with self._lock, self._snapshot.telling_of_its_end():
+            connection = self._require(views)
+            try:
+                return _interruptible(connection, query)
+            except duckdb.Error as error:
+                known: set[str] = set()
+                for view in sorted(views & set(VIEWS)):
+                    with suppress(duckdb.Error):  # a file has gone: the first error tells more
+                        known |= set(self._columns(connection, view))
+                raise QueryError(explain_error(str(error), known)) from error
+            except pa.ArrowException as error:
+                raise QueryError(f"the answer does not fit a table: {error}") from error
+
+    def _columns(self, connection: duckdb.DuckDBPyConnection, view: str) -> list[str]:
+        rows = connection.execute(f'SELECT column_name FROM (DESCRIBE "{view}")').fetchall()
+        return [str(name) for (name,) in rows]
+
+    def _require(self, views: set[str]) -> duckdb.DuckDBPyConnection:
+        if self._connection is None or self._views is None:
+            self._connection = self._connect()
+        if self._views is not None:
+            self._views.make(*(view for view in ("all_cells", *VIEWS) if view in views))
+        return self._connection
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect(":memory:")
+        folder = self._snapshot.folder
+        records = {
+            name: SegmentRecord.load(folder / "segments" / name, entry.sha256)
+            for name, entry in self._snapshot.segments.items()
+        }
+        allowed = [str(path) for path in self._snapshot.files]
+        for record in records.values():
+            allowed += [
+                str(record.folder / name) for name in record.files if name.endswith(".parquet")
+            ]
+        self._views = Views(connection, self._snapshot, records)
+        connection.execute("SET autoinstall_known_extensions = false")
+        connection.execute("SET autoload_known_extensions = false")
+        connection.execute("SET python_enable_replacements = false")
+        # A query that wants too much fails alone: half of the memory, half of the free disk, and
+        # what is spilled goes where temporary files go, not into the folder one happens to be in.
+        spill = f"{tempfile.gettempdir()}/cytolake-sql-{secrets.token_hex(8)}"
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+        connection.execute("SET memory_limit = '50%'")
+        connection.execute(f"SET temp_directory = {literal(spill)}")
+        connection.execute(f"SET max_temp_directory_size = '{free // 2}B'")
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(f"SET allowed_paths = {list_of(allowed)}")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        return connection
+
+
+def _interruptible(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
+    """Run a query aside, so that a Ctrl-C ends it: DuckDB 2.0 itself missed 5 of 22."""
+    if threading.current_thread() is not threading.main_thread():  # no Ctrl-C comes here
+        return connection.sql(query).to_arrow_table()
+    answers: list[pa.Table | BaseException] = []
+    done = threading.Event()
+
+    def answer() -> None:
+        try:
+            answers.append(connection.sql(query).to_arrow_table())
+        except BaseException as error:  # handed over below, whatever it is
+            answers.append(error)
+        finally:
+            done.set()
+
+    threading.Thread(target=answer, name="sql", daemon=True).start()
+    try:
+        while not done.wait(0.1):
+            pass
+    except BaseException:
+        while not done.wait(0.05):
+            connection.interrupt()
+        raise
+    if isinstance(answers[0], BaseException):
+        raise answers[0]
+    return answers[0]
