@@ -97,9 +97,13 @@ def inspect(files: Annotated[list[str], typer.Argument(help="Count files or fold
     "--constant tissue=blood"
 )
 def ingest(
-    sources: Annotated[list[str], typer.Argument(help="Count files, or a sources.toml.")],
+    sources: Annotated[
+        list[str], typer.Argument(help="Count files, folders, patterns, or a sources.toml.")
+    ],
     corpus: CorpusOption = None,
-    reader: Annotated[str | None, typer.Option(help="h5ad, 10x_h5, 10x_mtx or csv.")] = None,
+    reader: Annotated[
+        str | None, typer.Option(help="h5ad, h5mu, zarr, loom, 10x_h5, 10x_mtx, visium or csv.")
+    ] = None,
     layer: Annotated[str | None, typer.Option(help="The matrix of raw counts.")] = None,
     column: Annotated[
         list[str] | None, typer.Option(help="cell_type=cluster_id: fill a column from obs.")
@@ -112,12 +116,18 @@ def ingest(
     replace: Annotated[
         str | None, typer.Option(help="A source whose file was corrected: old out, new in.")
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what would be done; nothing is written.")
+    ] = False,
+    write_toml: Annotated[
+        Path | None, typer.Option(help="With --plan: write a sources.toml to edit.")
+    ] = None,
     address: AddressOption = None,
 ) -> None:
     """Bring cells into a corpus. A second time adds nothing; one bad source stops no other."""
     from .ingest.job import ingest as run
     from .ingest.sources_toml import plan_of
-    from .ingest.summary import show_ingest
+    from .ingest.summary import show_ingest, show_plan
 
     settings = load_settings()
     laid_over = {
@@ -128,12 +138,30 @@ def ingest(
         "recover": recover,
         "panel": panel,
     }
-    plan = plan_of(sources, {name: value for name, value in laid_over.items() if value})
+    given = plan_of(sources, {name: value for name, value in laid_over.items() if value})
+    if plan or write_toml:
+        raise typer.Exit(show_plan(given, settings, write_toml, results()))
     settings = with_address(settings, address)
-    report = run(corpus_uri(corpus, settings), plan, settings, replace=replace)
+    report = run(corpus_uri(corpus, settings), given, settings, replace=replace)
     show_ingest(report, results())
     if report.exit_status:
         raise typer.Exit(report.exit_status)
+
+
+@app.command(epilog="Example: cytolake qc --corpus lake --source donor1 --output qc.html")
+def qc(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page, as HTML.")],
+    corpus: CorpusOption = None,
+    snapshot: SnapshotOption = None,
+    source: Annotated[
+        list[str] | None, typer.Option(help="Of this source; repeatable. All where left out.")
+    ] = None,
+) -> None:
+    """Draw what quality control did: funnels, histograms with thresholds, genes, duplicates."""
+    from .ingest.qc_report import write_qc_report
+
+    page = write_qc_report(open_corpus(corpus, snapshot), output, source or None)
+    results().print(f"written: {page}", markup=False)
 
 
 @app.command(epilog="Example: cytolake why AAACATACAACCAC-1 --corpus lake")
@@ -159,6 +187,28 @@ def sql(
     from .corpus.query.answers import hand_over
 
     hand_over(open_corpus(corpus, snapshot).sql(query), format, output)
+
+
+@app.command(
+    epilog="Example: cytolake medians --corpus lake --where \"tissue = 'blood'\" "
+    "--output blood-medians.json --against geneformer-v1 --plot blood-medians.png"
+)
+def medians(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The set, as JSON.")],
+    corpus: CorpusOption = None,
+    snapshot: SnapshotOption = None,
+    where: Annotated[str | None, typer.Option(help="A condition over `cells`.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="geneformer-v1, geneformer-v2, or another set's file.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Where to draw the comparison.")] = None,
+) -> None:
+    """Freeze the non-zero medians of some cells; a recipe's `vocabulary.medians` names the file."""
+    from .corpus.frozen_medians import make_medians
+
+    lake = open_corpus(corpus, snapshot)
+    for shown in make_medians(lake, output, where, against, plot, settings=load_settings()):
+        results().print(shown)
 
 
 @app.command(epilog="Example: cytolake pretrain geneformer-tiny --corpus lake")

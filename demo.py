@@ -268,8 +268,8 @@ def _results(told: Told) -> list[tuple[str, str]]:
 
 def _report(story: Story, told: Told, folder: Path) -> Path:
     """The story as one page."""
-    from .evaluate.report import Plot, Prose, Section, Table, write_report
     from .ingest.summary import remarks_on, rules_table, sources_table
+    from .platform.page import Plot, Prose, Section, Table, write_report
     from .train.curves import training_curves
 
     again = f"The same command again added {told.second.n_added:,} cells."

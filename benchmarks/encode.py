@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from cytolake.corpus.cells import CellBatch
-from cytolake.corpus.genes import GeneReference, Vocabulary
+from cytolake.corpus.genes import GeneReference
 from cytolake.corpus.medians import MediansSet
+from cytolake.corpus.vocabularies import Vocabulary
 from cytolake.ingest.job import gene_table
 from cytolake.ingest.reading import read_cells
 from cytolake.platform.screen import results, table

@@ -30,7 +30,7 @@ def content_hashes(
         indices: positions in `gene_ids`, unique within a cell. Shape (n_nonzero,).
         counts: the counts, all > 0. Shape (n_nonzero,).
     """
-    return _sum_lanes(gene_words(gene_ids), indptr, indices, counts)
+    return sum_lanes(gene_words(gene_ids), indptr, indices, counts)
 
 
 def gene_words(gene_ids: Iterable[str]) -> NDArray[np.uint64]:
@@ -82,12 +82,13 @@ def mix_second(word: np.uint64, count: np.uint64) -> np.uint64:  # pragma: no co
 
 
 @numba.njit(cache=True, nogil=True)
-def _sum_lanes(
+def sum_lanes(
     genes: NDArray[np.uint64],
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
     counts: NDArray[np.uint32],
 ) -> NDArray[np.uint64]:  # pragma: no cover - compiled
+    """What each row's (gene, count) add up to; sums over parts of a cell may be added up, too."""
     n_cells = len(indptr) - 1
     lanes = np.zeros((n_cells, 2), dtype=np.uint64)
     for cell in range(n_cells):

@@ -40,10 +40,24 @@ def to_anndata(
         QueryError: the condition is refused, or no gene of that name was measured.
         NoCellsError: no cell is chosen.
     """
+    return anndata_of(corpus, corpus.select(where, primary_only=False), where=where, genes=genes)
+
+
+def anndata_of(
+    corpus: "Corpus",
+    selection: "Selection",
+    *,
+    where: str | None = None,
+    genes: Sequence[str] | None = None,
+) -> "AnnData":
+    """The cells of a selection, as `to_anndata` gives them.
+
+    Raises:
+        QueryError: no gene of that name was measured.
+    """
     import anndata
     import pandas as pd
 
-    selection = corpus.select(where, primary_only=False)
     batches = corpus.read(selection)
     names = _gene_names(corpus)
     measured = sorted({str(gene_id) for batch in batches for gene_id in batch.gene_ids})

@@ -30,12 +30,14 @@ class MediansSet:
         gene_ids: Ensembl ids, ascending.
         medians: the non-zero median of count / n_counts x 10,000, > 0. Shape (n_genes,).
         origin: where they come from: snapshot, query and number of cells, or a publication.
-        digest: SHA-256 of ids and medians; the origin is not part of it.
+        n_cells: cells that express each gene, where it is known. Shape (n_genes,) or (0,).
+        digest: SHA-256 of ids and medians; the rest is not part of it.
     """
 
     gene_ids: tuple[str, ...]
     medians: NDArray[np.float64]
     origin: dict[str, Any] = field(default_factory=dict[str, Any])
+    n_cells: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -44,6 +46,8 @@ class MediansSet:
             raise VocabularyError(
                 f"{len(self.gene_ids)} genes and {len(self.medians)} medians, expected as many"
             )
+        if len(self.n_cells) not in (0, len(self.gene_ids)):
+            raise VocabularyError(f"{len(self.gene_ids)} genes, but {len(self.n_cells)} n_cells")
         if list(self.gene_ids) != sorted(set(self.gene_ids)):
             raise VocabularyError("the genes of a medians set must ascend, each once")
         bad = np.flatnonzero(~(np.isfinite(self.medians) & (self.medians > 0)))
@@ -67,6 +71,7 @@ class MediansSet:
             "digest": self.digest,
             "origin": self.origin,
             "medians": dict(zip(self.gene_ids, self.medians.tolist(), strict=True)),
+            "n_cells": self.n_cells.tolist(),
         }
         return json.dumps(values, indent=0)
 
@@ -85,6 +90,7 @@ class MediansSet:
                 gene_ids=tuple(medians),
                 medians=np.array(list(medians.values()), dtype=np.float64),
                 origin=values["origin"],
+                n_cells=np.array(values.get("n_cells", []), dtype=np.int64),
             )
             written = values["digest"]
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
@@ -98,13 +104,19 @@ class MediansSet:
         """The medians of the sketch's expressed genes that have an id (not `unmapped:`)."""
         medians = sketch.medians()
         found = {
-            str(gene_id): float(median)
-            for gene_id, median in zip(sketch.gene_ids, medians, strict=True)
+            str(gene_id): (float(median), int(n_cells))
+            for gene_id, median, n_cells in zip(
+                sketch.gene_ids, medians, sketch.n_cells(), strict=True
+            )
             if not math.isnan(median) and ":" not in gene_id
         }
         gene_ids = tuple(sorted(found))
-        values = np.array([found[gene_id] for gene_id in gene_ids], dtype=np.float64)
-        return cls(gene_ids=gene_ids, medians=values, origin=origin)
+        return cls(
+            gene_ids=gene_ids,
+            medians=np.array([found[gene_id][0] for gene_id in gene_ids], dtype=np.float64),
+            origin=origin,
+            n_cells=np.array([found[gene_id][1] for gene_id in gene_ids], dtype=np.int64),
+        )
 
 
 def official_medians(table: Path) -> MediansSet:

@@ -31,6 +31,7 @@ from .stream import Selection, selection_digest
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
 
 
 class Corpus(Changes):
@@ -155,6 +156,14 @@ class Corpus(Changes):
         from .export import to_anndata
 
         return to_anndata(self, where=where, genes=genes)
+
+    def to_mudata(
+        self, where: str | None = None, modalities: Sequence[str] | None = None
+    ) -> "MuData":
+        """The cells that a condition chooses with all they were measured in; see `multimodal`."""
+        from .multimodal import to_mudata
+
+        return to_mudata(self, where=where, modalities=modalities)
 
     # ------------------------------------------------------------------ cells
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from .report import Plot, Prose, ScoreList, Section, Table, readable
+from ..platform.page import Plot, Prose, Section, Table, readable
+from .report import ScoreList
 from .scores import Score
 
 if TYPE_CHECKING:

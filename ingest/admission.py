@@ -13,8 +13,10 @@ from ..corpus.log.snapshots import Snapshot
 from ..platform.errors import CorpusError, CytolakeError, SourceError, did_you_mean
 from ..platform.settings import Settings
 from ..platform.storage import sha256_file
+from .doublets import SampleScores
 from .quality import Thresholds
 from .report import IngestedSource, Status
+from .sources.formats import stamp_of
 from .sources_toml import (
     SourceEntry,
     SourcesFile,
@@ -22,6 +24,7 @@ from .sources_toml import (
     recipe_hash,
     resolve,
     resolve_metadata,
+    resolve_orthologs,
 )
 from .survey import Survey
 from .units import PreparedUnit
@@ -36,6 +39,8 @@ class Candidate:
         source_id: its name in the corpus.
         path: the file or folder, once found.
         metadata: the table of cells beside it.
+        orthologs: the table of orthologs that its genes need.
+        stamp: of its files when they were fingerprinted.
         sha256: of its bytes.
         n_bytes: its size.
         recipe_hash: of all that decides which cells it gives.
@@ -43,6 +48,7 @@ class Candidate:
         offences: layer -> the value that is no count, found when all values were tested.
         measures: first row of a unit -> its measures (pass 1).
         thresholds: frozen between the passes.
+        scores: number of a sample -> its doublet scores; empty where none are asked for.
         units: first row of a unit -> what became of it (pass 2).
         outcome: set once the source is done with.
     """
@@ -51,6 +57,8 @@ class Candidate:
     source_id: str = ""
     path: Path | None = None
     metadata: Path | None = None
+    orthologs: Path | None = None
+    stamp: str = ""
     sha256: str = ""
     n_bytes: int = 0
     recipe_hash: str = ""
@@ -58,6 +66,7 @@ class Candidate:
     offences: dict[str, str] = field(default_factory=dict[str, str])
     measures: dict[int, Path] = field(default_factory=dict[int, Path])
     thresholds: Thresholds | None = None
+    scores: dict[int, SampleScores] = field(default_factory=dict[int, SampleScores])
     units: dict[int, PreparedUnit] = field(default_factory=dict[int, PreparedUnit])
     outcome: IngestedSource | None = None
 
@@ -71,6 +80,18 @@ class Candidate:
         """Be done with the source: the first error stands."""
         if self.outcome is None:
             self.end("refused", error=error)
+
+    def check_unchanged(self) -> None:
+        """Refuse a source whose files are no longer those that were fingerprinted.
+
+        Raises:
+            SourceError: a file changed while it was read.
+        """
+        if self.path is not None and stamp_of(self.path) != self.stamp:
+            raise SourceError(
+                f"{self.path}: changed while it was read; nothing of it is in the corpus: ingest "
+                "it again when nobody writes to it"
+            )
 
     @contextmanager
     def refusing(self) -> Generator[None]:
@@ -131,8 +152,13 @@ def find_files(
             candidate.path = resolve(entry, plan, settings)
             candidate.metadata = resolve_metadata(entry, plan, settings)
             beside = sha256_file(candidate.metadata) if candidate.metadata else None
+            candidate.orthologs = resolve_orthologs(entry, plan)
+            pairs = sha256_file(candidate.orthologs) if candidate.orthologs else None
             candidate.recipe_hash = recipe_hash(
-                entry, gene_reference=gene_reference, metadata_sha256=beside
+                entry,
+                gene_reference=gene_reference,
+                metadata_sha256=beside,
+                orthologs_sha256=pairs,
             )
 
 

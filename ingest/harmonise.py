@@ -12,8 +12,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ..corpus.genes import GeneReference, ensembl_id
+from ..corpus.genes import OUTSIDE, GeneMapping, GeneReference
+from ..corpus.spellings import ensembl_id, split_genome
 from ..platform.errors import NoGenesError, SourceError, did_you_mean
+from .gene_notes import notes_of, other_species
+from .orthologs import Orthologs, map_through_orthologs
 from .sources.protocol import INDEX, Names
 
 FEWEST_RECOGNISED = 0.05
@@ -40,6 +43,7 @@ class Harmonised:
         coding_or_mirna_g: which genes Geneformer's rules count. Shape (n_genes,).
         mitochondrial_g: which genes are mitochondrial. Shape (n_genes,).
         coding_share: share of the reference's coding genes that are measured.
+        notes: what should be known of the names, a line each.
     """
 
     column: str
@@ -50,6 +54,7 @@ class Harmonised:
     coding_or_mirna_g: NDArray[np.bool_]
     mitochondrial_g: NDArray[np.bool_]
     coding_share: float
+    notes: tuple[str, ...] = ()
 
     @property
     def n_names(self) -> int:
@@ -63,8 +68,8 @@ class Harmonised:
 
     @property
     def n_mapped(self) -> int:
-        """Names that have an Ensembl id."""
-        return self.n_names - self.kinds.get("unmapped", 0) - self.kinds.get("ambiguous", 0)
+        """Names that have an Ensembl id of the organism."""
+        return self.n_names - sum(self.kinds.get(kind, 0) for kind in OUTSIDE)
 
     @property
     def panel(self) -> bool:
@@ -97,7 +102,12 @@ class Harmonised:
 
 
 def choose_names(
-    columns: dict[str, Names], reference: GeneReference, *, named: str | None, where: str
+    columns: dict[str, Names],
+    reference: GeneReference,
+    *,
+    named: str | None,
+    where: str,
+    orthologs: Orthologs | None = None,
 ) -> tuple[str, Names]:
     """The column that names the genes best: Ensembl ids before symbols, the index before others.
 
@@ -106,6 +116,7 @@ def choose_names(
         reference: the genes.
         named: the column that the user names.
         where: the file, for errors.
+        orthologs: another species' genes as human ones; the column that it knows best is taken.
 
     Raises:
         SourceError: there is no such column.
@@ -117,23 +128,29 @@ def choose_names(
                 f"{did_you_mean(named, columns)}"
             )
         return named, columns[named]
-    for name, names in columns.items():
-        n_ids = sum(ensembl_id(str(text)) is not None for text in names)
+    for name, names in columns.items() if orthologs is None else ():
+        n_ids = sum(_holds_id(str(text).strip()) for text in names)
         if len(names) and n_ids / len(names) >= LEAST_ENSEMBL:
             return name, names
-    recognised = {name: n_recognised(names, reference) for name, names in columns.items()}
+    recognised = {
+        name: _map(names, reference, orthologs).n_recognised for name, names in columns.items()
+    }
     best = max(recognised, key=lambda name: recognised[name], default=INDEX)
     return best, columns[best]
 
 
 def n_recognised(names: Names, reference: GeneReference) -> int:
     """How many names have a gene of the reference."""
-    kinds = reference.map_names(names).kinds
-    return int(np.isin(kinds.astype(str), ("ensembl", "symbol", "alias")).sum())
+    return reference.map_names(names).n_recognised
 
 
 def harmonise(
-    columns: dict[str, Names], reference: GeneReference, *, where: str, named: str | None = None
+    columns: dict[str, Names],
+    reference: GeneReference,
+    *,
+    where: str,
+    named: str | None = None,
+    orthologs: Orthologs | None = None,
 ) -> Harmonised:
     """Map a source's genes.
 
@@ -142,23 +159,16 @@ def harmonise(
         reference: the genes.
         where: the file, for errors.
         named: the column with the names, where the user says so.
+        orthologs: another species' genes as human ones, where the source is of that species.
 
     Raises:
-        NoGenesError: no name, or under 5 % of them, is recognised.
+        NoGenesError: no name, or under 5 % of them, is recognised, or they are another species'.
         SourceError: there is no such column.
     """
-    column, names = choose_names(columns, reference, named=named, where=where)
+    column, names = choose_names(columns, reference, named=named, where=where, orthologs=orthologs)
     names = np.array([str(name).strip() for name in names], dtype=object)
-    mapping = reference.map_names(names)
-    found = int(np.isin(mapping.kinds.astype(str), ("ensembl", "symbol", "alias")).sum())
-    if found == 0 or found < FEWEST_RECOGNISED * len(names):
-        first = ", ".join(repr(str(name)) for name in names[:5]) or "none at all"
-        how_many = "no gene" if found == 0 else f"only {found} of {len(names)} genes"
-        raise NoGenesError(
-            f"{where}: {how_many} recognised in column {column!r} of the gene table; it begins "
-            f"{first}; expected Ensembl ids (ENSG00000141510) or human symbols (TP53). Columns: "
-            f"{', '.join(columns)}; name the right one with `genes`"
-        )
+    mapping = _map(names, reference, orthologs)
+    _refuse_strangers(names, mapping, column=column, columns=columns, where=where)
     gene_ids, gene_of = np.unique(mapping.gene_ids.astype(str), return_inverse=True)
     gene_ids = gene_ids.astype(object)
     biotypes = reference.biotype_of(gene_ids)
@@ -172,7 +182,44 @@ def harmonise(
         coding_or_mirna_g=reference.is_coding_or_mirna(gene_ids),
         mitochondrial_g=reference.is_mitochondrial(gene_ids),
         coding_share=coding / max(1, reference.n_coding),
+        notes=notes_of(names.tolist(), mapping),
     )
+
+
+def _map(names: Names, reference: GeneReference, orthologs: Orthologs | None) -> GeneMapping:
+    if orthologs is None:
+        return reference.map_names(names)
+    return map_through_orthologs(names, orthologs, reference)
+
+
+def _refuse_strangers(
+    names: Names, mapping: GeneMapping, *, column: str, columns: dict[str, Names], where: str
+) -> None:
+    found = mapping.n_recognised
+    species = other_species(names.tolist(), mapping)
+    if found and found >= FEWEST_RECOGNISED * len(names) and species is None:
+        return
+    first = ", ".join(repr(str(name)) for name in names[:5]) or "none at all"
+    how_many = "no gene" if found == 0 else f"only {found} of {len(names)} genes"
+    looks = (
+        ""
+        if species is None
+        else f"looks like {species.name}: {species.share:.0%} are {species.sign}; a table of "
+        "orthologs (`orthologs`) can map them; "
+    )
+    raise NoGenesError(
+        f"{where}: {how_many} recognised in column {column!r} of the gene table; it begins "
+        f"{first}; {looks}expected Ensembl ids (ENSG00000141510), Entrez ids or human symbols "
+        f"(TP53). Columns: {', '.join(columns)}; name the right one with `genes`"
+    )
+
+
+def _holds_id(name: str) -> bool:
+    """Whether a name is an Ensembl id, behind a genome's prefix or not."""
+    if ensembl_id(name) is not None:
+        return True
+    genome = split_genome(name)
+    return genome is not None and ensembl_id(genome[2]) is not None
 
 
 def _var(

@@ -9,6 +9,7 @@ from textwrap import shorten
 
 import pyarrow as pa
 
+from ..corpus.genes import OUTSIDE
 from ..corpus.schema import ANNOTATIONS
 from ..platform.errors import NotRawCountsError
 from ..platform.settings import Settings
@@ -81,7 +82,7 @@ class Inspection:
     @property
     def mapped_share(self) -> float:
         """Share of the names looked at that have an Ensembl id."""
-        outside = self.kinds.get("unmapped", 0) + self.kinds.get("ambiguous", 0)
+        outside = sum(self.kinds.get(kind, 0) for kind in OUTSIDE)
         return 1 - outside / max(1, self.n_looked_at)
 
     def rows(self) -> list[tuple[str, str]]:
@@ -123,7 +124,7 @@ class Inspection:
             f"path = {_quoted(str(self.path.absolute()))}",
             f"reader = {_quoted(self.format)}",
         ]
-        if self.layer is not None and self.format == "h5ad":
+        if self.layer is not None and self.format in ("h5ad", "zarr", "loom"):
             lines.append(f"layer = {_quoted(self.layer)}")
         if self.recover:
             lines.append('recover = "log1p_cp10k"')
@@ -161,7 +162,7 @@ def inspect_source(place: str | Path, settings: Settings) -> Inspection:
     outside = [
         name
         for name, kind in zip(genes.var.column("source_name").to_pylist(), mapping, strict=True)
-        if kind in ("unmapped", "ambiguous")
+        if kind in OUTSIDE
     ]
     barcodes = _barcodes(source)
     obs_columns = source.obs_columns()
@@ -184,7 +185,7 @@ def inspect_source(place: str | Path, settings: Settings) -> Inspection:
         n_duplicates=None if barcodes is None else len(find_duplicates(barcodes).rows),
         columns={name: _first_values(head, name) for name in obs_columns},
         likely=likely_columns(obs_columns),
-        notes=source.notes,
+        notes=(*source.notes, *genes.notes),
     )
 
 

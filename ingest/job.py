@@ -1,8 +1,9 @@
 """The Ray Data graph of an ingest: sources in, commits out, by the driver only.
 
-Four stages, each a Ray data set of small JSON rows (paths and statistics, never matrices):
+Stages, each a Ray data set of small JSON rows (paths and statistics, never matrices):
 fingerprint the files, survey the sources, measure the units (pass 1), prepare the units (pass 2).
-Between the passes the driver freezes each source's thresholds. A source that fails is refused with
+Between the passes the driver freezes each source's thresholds, and samples are scored for doublets
+where a source asks for it. A source that fails is refused with
 its reason on record; the others land. Knows no format.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace as with_changes
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -30,12 +32,15 @@ from ..platform.session import ray_session
 from ..platform.settings import Settings
 from ..platform.tracking import Tracker
 from .admission import Candidate, admit, check_replaced, find_files
+from .doublets import SampleScores, doublet_note, samples_of, with_doublets
+from .judging import Unit, units_of
+from .qc_report import write_qc_report
 from .quality import freeze_thresholds
 from .report import IngestReport, empty_receipt, receipt_of
 from .sources.formats import source_files
 from .sources_toml import SourcesFile
 from .survey import Survey, gene_table, load_reference, open_survey
-from .units import PreparedUnit, Unit, read_measures, units_of
+from .units import PreparedUnit, read_measures
 from .work import carry_out
 
 HASHED_AT_HOME = 2**31
@@ -91,6 +96,7 @@ def ingest(
             remove_named(corpus.folder)
             _open_ray(session, settings)
             _survey_and_measure(candidates, corpus, plan, reference, console)
+            _score_doublets(candidates, console)
             _prepare_and_commit(candidates, corpus, console, replacing=replace is not None)
     for candidate in candidates:
         _put_on_record(candidate, corpus)
@@ -101,6 +107,8 @@ def ingest(
     )
     if tracker is not None:
         _log(tracker, report)
+        with TemporaryDirectory() as folder:  # the artifact is the tracker's copy
+            write_qc_report(Corpus.open(corpus_uri), Path(folder) / "qc.html", tracker=tracker)
     return report
 
 
@@ -122,6 +130,7 @@ def _fingerprint(candidates: Sequence[Candidate], *, at_home: bool) -> None:
             candidate.refuse(answer["error"])
         else:
             candidate.sha256, candidate.n_bytes = answer["sha256"], answer["n_bytes"]
+            candidate.stamp = answer["stamp"]
 
 
 def _survey_and_measure(
@@ -187,6 +196,41 @@ def _freeze(candidate: Candidate) -> None:
     )
 
 
+def _score_doublets(candidates: Sequence[Candidate], console: Console | None) -> None:
+    """Score the samples of the sources that ask for it; other sources cost nothing here."""
+    tasks: list[dict[str, Any]] = []
+    unnamed: dict[int, int] = {}
+    for i, candidate in enumerate(candidates):
+        if candidate.thresholds is None or candidate.entry.doublets is None:
+            continue
+        survey, thresholds = _surveyed(candidate), candidate.thresholds
+        with candidate.refusing():
+            samples = samples_of(open_survey(survey.model_dump_json()))
+            unnamed[i] = int((samples.number_c < 0).sum())
+            judged_by = {"bounds": thresholds.bounds, "skipped": thresholds.skipped}
+            task = {"source": i, "survey": survey.model_dump_json(), **judged_by}
+            tasks += [task | {"sample": number} for number in range(samples.n_samples)]
+    if not tasks:
+        return
+    with progress("looking for doublets", len(tasks), "samples", console=console) as bar:
+        for answer in _in_parallel("score", tasks):
+            candidate = candidates[answer["source"]]
+            bar.advance(1)
+            if "error" in answer:
+                candidate.refuse(answer["error"])
+            else:
+                scores = SampleScores.model_validate_json(answer["scores"])
+                candidate.scores[answer["sample"]] = scores
+    for i, n_unnamed in unnamed.items():
+        candidate, survey = candidates[i], _surveyed(candidates[i])
+        rules, thresholds = candidate.entry.doublets, candidate.thresholds
+        if candidate.outcome is None and rules is not None and thresholds is not None:
+            samples = [candidate.scores[number] for number in sorted(candidate.scores)]
+            candidate.thresholds = with_doublets(thresholds, samples)
+            notes = (*survey.notes, doublet_note(rules, samples, n_unnamed))
+            candidate.survey = survey.model_copy(update={"notes": notes})
+
+
 def _prepare_and_commit(
     candidates: Sequence[Candidate], corpus: Corpus, console: Console | None, *, replacing: bool
 ) -> None:
@@ -202,6 +246,7 @@ def _prepare_and_commit(
                 "skipped": candidate.thresholds.skipped,
                 "segments": str(corpus.segments_folder),
                 "uuid": corpus.uuid,
+                "scores": [str(candidate.scores[n].path) for n in sorted(candidate.scores)],
             }
             tasks += [_unit_task(i, survey, unit) | more for unit in units_of(survey)]
     with progress("writing segments", n_cells, "cells", console=console) as bar:
@@ -226,6 +271,7 @@ def _commit_ready(candidates: Sequence[Candidate], corpus: Corpus, *, replacing:
             return
         units = [candidate.units[start] for start in sorted(candidate.units)]
         with candidate.refusing():
+            candidate.check_unchanged()
             receipt = receipt_of(
                 open_survey(survey.model_dump_json()),
                 n_bytes=candidate.n_bytes,
@@ -240,6 +286,7 @@ def _commit_ready(candidates: Sequence[Candidate], corpus: Corpus, *, replacing:
                 units=tuple(units),
                 snapshot=commit.snapshot,
                 n_withdrawn=commit.n_withdrawn,
+                linked=commit.linked,
             )
 
 
@@ -276,6 +323,7 @@ def _survey_task(
         "source_id": candidate.source_id,
         "path": str(candidate.path),
         "metadata": str(candidate.metadata or ""),
+        "orthologs": str(candidate.orthologs or ""),
         "sha256": candidate.sha256,
         "recipe_hash": candidate.recipe_hash,
         "reference": str(reference),

@@ -24,8 +24,22 @@ MALIGNANT: dict[str, tuple[str, ...]] = {
     "cell_type": ("malignant cell", "neoplastic cell"),
     "cell_type_ontology_term_id": ("CL:0001064", "CL:0001063"),
     "tissue_type": ("cell line",),
+    "tissue_ontology_term_id": ("CVCL_*", "CVCL:*"),
 }
-"""CELLxGENE's own words for cells of high mutational burden: columns and their values."""
+"""CELLxGENE's own words for cells of high mutational burden: columns and their values; `*` at the
+end stands for any ending.
+
+| word | source |
+|---|---|
+| malignant cell, CL:0001064; neoplastic cell, CL:0001063 | Cell Ontology: CELLxGENE asks for it |
+| cell line | CELLxGENE schema 7.0, `tissue_type` |
+| CVCL_... | schema 7.0: the tissue of a cell line is its Cellosaurus entry (HeLa: CVCL_0030) |
+
+Not in it, for they do not say that a cell is mutated: `tissue_type` "cell culture" (schema 4 to 6:
+primary cells and lines alike) and "primary cell culture" (7.0), "organoid", and `disease`, which is
+the donor's (a T cell in a tumour is no tumour cell). Where they mean it in a source, its
+`mutational_burden` says so by column and values.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,12 +105,14 @@ def join_columns(obs: pa.Table, beside: pa.Table | None) -> pa.Table:
 
 
 def check_columns(entry: SourceEntry, known: list[str], where: str) -> None:
-    """Refuse a mapping from a column that the source lacks.
+    """Refuse settings that name a column which the source lacks.
 
     Raises:
         SourceError: naming the column and the nearest one.
     """
-    wanted = list(entry.columns.values())
+    wanted = [*entry.columns.values(), *entry.filters.columns]
+    if entry.doublets is not None and entry.doublets.batch is not None:
+        wanted.append(entry.doublets.batch)
     if entry.mutational_burden is not None and entry.mutational_burden.column is not None:
         wanted.append(entry.mutational_burden.column)
     for name in wanted:
@@ -157,14 +173,23 @@ def burdened(
     if declared is not None and declared.column is None:
         result[:] = True
     elif declared is not None:
-        result |= _is_in(as_text(own.column(str(declared.column))), declared.values)
+        marked = as_text(own.column(str(declared.column))).to_pylist()
+        result |= np.array([value in declared.values for value in marked], dtype=bool)
     for name, values in MALIGNANT.items():
         if name in lifted:
-            result |= _is_in(lifted[name], values)
+            result |= _is_one_of(lifted[name], values)
         elif name in own.column_names:
-            result |= _is_in(as_text(own.column(name)), values)
+            result |= _is_one_of(as_text(own.column(name)), values)
     return result
 
 
-def _is_in(column: pa.Array, values: tuple[str, ...]) -> NDArray[np.bool_]:
-    return np.array([value in values for value in column.to_pylist()], dtype=bool)
+def _is_one_of(column: pa.Array, values: tuple[str, ...]) -> NDArray[np.bool_]:
+    whole = {value for value in values if not value.endswith("*")}
+    beginnings = tuple(value[:-1] for value in values if value.endswith("*"))
+    return np.array(
+        [
+            value in whole or (value is not None and value.startswith(beginnings))
+            for value in column.to_pylist()
+        ],
+        dtype=bool,
+    )

@@ -19,6 +19,9 @@ Recovery = Literal["log1p_cp10k"]
 TOTALS = ("n_counts", "total_counts", "nCount_RNA", "n_umi", "nUMI")
 """Columns of obs that may hold the totals that log values were made with, the likeliest first."""
 
+_FEWEST_NUMBERED = 20
+"""So many values that follow one another are no chance."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerChoice:
@@ -110,10 +113,22 @@ def choose_layer(
     raise not_raw_counts(source, against, recovering=recover is not None)
 
 
+def _numbers_its_genes(values: Triplets) -> bool:
+    """Whether the values of the only cell are 1, 2, 3, ... in some order: a vocabulary's tokens."""
+    found = np.sort(values.values)
+    return (
+        len(found) >= _FEWEST_NUMBERED
+        and not values.cells.any()
+        and bool((np.diff(found) == 1).all())
+    )
+
+
 def judge(source: Source, layer: str, values: Triplets, total: str | None) -> str | None:
     """What speaks against some values as counts, with its place; None where nothing does."""
     if not values.values.any():
         return f"{layer}: holds no value but 0"
+    if _numbers_its_genes(values):
+        return f"{layer}: numbers its genes one by one: a list of genes, not a cell"
     if total is None:
         offence = count_offence(values.values)
     else:

@@ -3,17 +3,22 @@
 Pass 1 measures every cell of a source, from its raw matrix before gene mapping, and freezes the
 thresholds; pass 2 judges each cell by them. Knows no file. Array suffix: c cell.
 
+    filter:<column>     the source's own columns keep the cell out (`filters.py`); none by default
     mutational_burden   malignant cells and immortalised lines, by declared metadata
     total_counts        total counts within 3 SD of the source's mean
+    genes_detected      detected genes of any kind within stated bounds; none by default
     mitochondrial       mitochondrial fraction within 3 SD of the source's mean
     min_genes           at least 7 detected protein-coding or miRNA genes (7 x 15 % >= 1 mask)
+    doublet             what Scrublet calls a doublet (`doublets.py`); off by default
 
 A dropped cell carries the first rule that it failed, in this order. Source: Theodoris et al. 2023,
 Methods. SD is the population's (divided by n). A cell without counts has no mitochondrial fraction
-and is left out of that mean.
+and is left out of that mean. Cells that a filter or a stated threshold drops shape no statistic:
+a raw matrix of empty droplets would else drown the cells in it.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,28 +26,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ..platform.configuration import Configuration
 from .harmonise import FEWEST_MITOCHONDRIAL, Harmonised
+from .rules import QualityRules
 
-RULES = ("mutational_burden", "total_counts", "mitochondrial", "min_genes")
+RULES = (
+    "mutational_burden", "total_counts", "genes_detected", "mitochondrial", "min_genes", "doublet"
+)  # fmt: skip
+MAD_TO_SD = 1.4826
+"""1 / the third quartile of the standard normal: so many MAD are one SD where values are normal."""
+
 DUPLICATE = "duplicate_barcode"
 """The reason of a row whose counts were added to an earlier row with the same barcode."""
-
-
-class QualityRules(Configuration):
-    """The rules' settings; the defaults are Geneformer's.
-
-    Attributes:
-        total_counts_sd: how many SD from the mean a cell's total may lie; None switches it off.
-        mitochondrial_sd: the same for the mitochondrial fraction.
-        min_genes: fewest detected coding or miRNA genes; 0 switches it off.
-        mutational_burden: whether cells marked malignant or immortalised are dropped.
-    """
-
-    total_counts_sd: float | None = 3.0
-    mitochondrial_sd: float | None = 3.0
-    min_genes: int = 7
-    mutational_burden: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,8 +67,8 @@ class Thresholds:
     """The rules of one source, frozen before its first cell is judged.
 
     Attributes:
-        bounds: by name: `total_counts_low`, `total_counts_high`, `mitochondrial_low`,
-            `mitochondrial_high`, `min_genes`; absent where the rule is skipped.
+        bounds: by name: `total_counts_low`, `total_counts_high` and alike for `genes_detected` and
+            `mitochondrial`, `min_genes`, `doublet_score`; absent where a rule has no such bound.
         skipped: for each rule that is not applied, why.
     """
 
@@ -127,27 +121,35 @@ def freeze_thresholds(
         n_mitochondrial_genes: how many mitochondrial genes the source measures.
         panel: whether it measures under half of the coding genes.
     """
-    bounds: dict[str, float] = {}
+    bounds = _stated(rules)
     skipped: dict[str, str] = {}
-    if rules.total_counts_sd is None:
+    shapes_c = np.ones(len(measures.n_counts_c), dtype=bool)
+    for rule, values_c in (
+        ("total_counts", measures.n_counts_c),
+        ("genes_detected", measures.n_genes_c),
+    ):
+        shapes_c &= ~_outside(rule, values_c, bounds)
+    if rules.total_counts_n is not None and shapes_c.any():
+        totals = measures.n_counts_c[shapes_c].astype(np.float64)
+        _settle("total_counts", totals, rules.total_counts_n, rules, bounds, skipped)
+    elif rules.total_counts_n is None and not _has("total_counts", bounds):
         skipped["total_counts"] = "switched off"
-    elif len(measures.n_counts_c):
-        totals = measures.n_counts_c.astype(np.float64)
-        bounds |= _within("total_counts", totals, rules.total_counts_sd)
-    if rules.mitochondrial_sd is None:
+    if rules.mitochondrial_n is None and "mitochondrial_high" not in bounds:
         skipped["mitochondrial"] = "switched off"
-    elif panel:
+    elif panel and rules.mitochondrial_n is not None:  # a stated threshold asks for it all the same
         skipped["mitochondrial"] = "panel: under half of the coding genes are measured"
     elif n_mitochondrial_genes < FEWEST_MITOCHONDRIAL:
         skipped["mitochondrial"] = (
             f"{n_mitochondrial_genes} mitochondrial genes are measured, "
             f"expected {FEWEST_MITOCHONDRIAL} or more"
         )
-    else:
-        fractions = measures.mito_fraction_c
+    elif rules.mitochondrial_n is not None:
+        fractions = measures.mito_fraction_c[shapes_c]
         fractions = fractions[~np.isnan(fractions)]
         if len(fractions):
-            bounds |= _within("mitochondrial", fractions, rules.mitochondrial_sd)
+            _settle("mitochondrial", fractions, rules.mitochondrial_n, rules, bounds, skipped)
+    if "mitochondrial" in skipped:
+        bounds.pop("mitochondrial_high", None)
     if rules.min_genes > 0:
         bounds["min_genes"] = float(rules.min_genes)
     else:
@@ -158,7 +160,12 @@ def freeze_thresholds(
 
 
 def reasons(
-    measures: CellMeasures, thresholds: Thresholds, burdened_c: NDArray[np.bool_]
+    measures: CellMeasures,
+    thresholds: Thresholds,
+    burdened_c: NDArray[np.bool_],
+    *,
+    filtered_c: NDArray[np.object_] | None = None,
+    doublet_c: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.object_]:
     """Each cell's first failed rule, an empty string where it is kept. Shape (n_cells,).
 
@@ -166,34 +173,75 @@ def reasons(
         measures: of the cells.
         thresholds: of their source.
         burdened_c: which cells the metadata marks as malignant or immortalised.
+        filtered_c: what the source's filters say of each; nothing where None.
+        doublet_c: which cells are to be dropped as doublets; none where None.
     """
     failed: dict[str, NDArray[Any]] = {}
     bounds = thresholds.bounds
     if "mutational_burden" not in thresholds.skipped:
         failed["mutational_burden"] = burdened_c
-    if "total_counts_low" in bounds:
-        failed["total_counts"] = _outside(
-            measures.n_counts_c, bounds["total_counts_low"], bounds["total_counts_high"]
-        )
-    if "mitochondrial_low" in bounds:
-        failed["mitochondrial"] = _outside(
-            measures.mito_fraction_c, bounds["mitochondrial_low"], bounds["mitochondrial_high"]
-        )
+    for rule, values_c in (
+        ("total_counts", measures.n_counts_c),
+        ("genes_detected", measures.n_genes_c),
+        ("mitochondrial", measures.mito_fraction_c),
+    ):
+        failed[rule] = _outside(rule, values_c, bounds)
     if "min_genes" in bounds:
         failed["min_genes"] = measures.n_coding_c < bounds["min_genes"]
-    result = np.full(len(measures.n_counts_c), "", dtype=object)
+    if doublet_c is not None:
+        failed["doublet"] = doublet_c
+    n_cells = len(measures.n_counts_c)
+    result = np.full(n_cells, "", dtype=object) if filtered_c is None else filtered_c.copy()
     for rule in RULES:
         if rule in failed:
             result[(result == "") & failed[rule]] = rule
     return result
 
 
-def _within(rule: str, values: NDArray[np.float64], n_sd: float) -> dict[str, float]:
-    mean, sd = float(values.mean()), float(values.std())
-    return {f"{rule}_low": mean - n_sd * sd, f"{rule}_high": mean + n_sd * sd}
+def _stated(rules: QualityRules) -> dict[str, float]:
+    """The bounds that the settings give themselves."""
+    given = {
+        "total_counts_low": rules.min_counts,
+        "total_counts_high": rules.max_counts,
+        "genes_detected_low": rules.min_genes_detected,
+        "genes_detected_high": rules.max_genes_detected,
+        "mitochondrial_high": rules.max_mito_fraction,
+    }
+    return {name: float(bound) for name, bound in given.items() if bound is not None}
 
 
-def _outside(values: NDArray[Any], low: float, high: float) -> NDArray[np.bool_]:
+def _settle(
+    rule: str,
+    values: NDArray[np.float64],
+    n: float,
+    rules: QualityRules,
+    bounds: dict[str, float],
+    skipped: dict[str, str],
+) -> None:
+    """Put a rule's bounds, n spreads from the middle, among the others; or why there are none."""
+    log = rule == "total_counts" and rules.total_counts_scale == "log1p"
+    scaled = np.log1p(values) if log else values
+    if rules.method == "sd":
+        middle, spread = float(scaled.mean()), float(scaled.std())
+    else:
+        middle = float(np.median(scaled))
+        spread = MAD_TO_SD * float(np.median(np.abs(scaled - middle)))
+        if spread == 0:  # else every other cell would go
+            skipped[rule] = "the MAD is 0: half of the cells or more have the same value"
+            return
+    low, high = middle - n * spread, middle + n * spread
+    if log:
+        low, high = math.expm1(low), math.expm1(high)
+    bounds |= {f"{rule}_low": low, f"{rule}_high": high}
+
+
+def _has(rule: str, bounds: Mapping[str, float]) -> bool:
+    return f"{rule}_low" in bounds or f"{rule}_high" in bounds
+
+
+def _outside(rule: str, values: NDArray[Any], bounds: Mapping[str, float]) -> NDArray[np.bool_]:
+    """Which values lie outside a rule's bounds; no bound, none."""
+    low, high = bounds.get(f"{rule}_low", -math.inf), bounds.get(f"{rule}_high", math.inf)
     with np.errstate(invalid="ignore"):
         return (values < low) | (values > high)  # NaN is not outside: nothing is known of it
 

@@ -97,7 +97,7 @@ def open_cells(
     """
     source: Source
     if isinstance(cells, Path):
-        source = open_entry(SourceEntry(path=str(cells)), cells, reference)
+        source = open_entry(SourceEntry(path=str(cells), layer=layer), cells, reference)
     else:
         source = MemorySource(adata=cells)
     choice = choose_layer(source, named=layer, recover=recover)

@@ -4,7 +4,8 @@ Knows receipts; knows no Ray and no file.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Literal
 
@@ -35,6 +36,8 @@ class IngestedSource:
         snapshot: the snapshot that holds it.
         n_withdrawn: cells that were kept by all rules and left out all the same, for their use is
             no longer allowed.
+        linked: source that was there before -> cells of this one that are the same: they are
+            kept, and not primary.
     """
 
     source_id: str
@@ -45,6 +48,7 @@ class IngestedSource:
     units: tuple[PreparedUnit, ...] = ()
     snapshot: int | None = None
     n_withdrawn: int = 0
+    linked: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +92,7 @@ class IngestReport:
             {"source": source.source_id, "what": what, "cells or reason": said}
             for source in self.sources
             if source.receipt is not None and source.status != "refused"
-            for what, said in _particulars(source.receipt, source.n_withdrawn)
+            for what, said in _particulars(source, source.receipt)
         ]
         if rows:
             drawn.append(table(rows, title="Dropped, skipped and noted"))
@@ -111,6 +115,7 @@ class IngestReport:
                 "error": source.error,
                 "snapshot": source.snapshot,
                 "n_withdrawn": source.n_withdrawn,
+                "linked": dict(source.linked),
                 "receipt": None if source.receipt is None else asdict(source.receipt),
             }
             for source in self.sources
@@ -201,10 +206,14 @@ def _account(source: IngestedSource) -> dict[str, object]:
     }
 
 
-def _particulars(receipt: Receipt, n_withdrawn: int) -> list[tuple[str, object]]:
+def _particulars(source: IngestedSource, receipt: Receipt) -> list[tuple[str, object]]:
     lines: list[tuple[str, object]] = []
-    if n_withdrawn:
-        lines.append(("left out: withdrawn", n_withdrawn))
+    if source.n_withdrawn:
+        lines.append(("left out: withdrawn", source.n_withdrawn))
+    lines += [
+        (f"the same cells as in {other}, kept and not primary", n_cells)
+        for other, n_cells in source.linked.items()
+    ]
     lines += [(f"dropped: {rule}", n_cells) for rule, n_cells in receipt.dropped.items()]
     lines += [(f"rule skipped: {rule}", why) for rule, why in receipt.skipped_rules.items()]
     lines += [("note", line) for line in receipt.warnings]
@@ -226,6 +235,7 @@ def _warnings(opened: Opened) -> list[str]:
             f"counts recovered from log1p CP10k values of {survey.layer} with the totals in "
             f"{survey.recover_total}"
         )
+    lines += genes.notes
     if genes.n_summed:
         lines.append(f"{genes.n_summed} gene names met another name's gene: counts were summed")
     if genes.panel:

@@ -6,6 +6,7 @@ Knows the settings of a source; opens none.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from glob import has_magic
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,8 +18,9 @@ from ..platform.errors import RecipeError, SourceError, did_you_mean
 from ..platform.resources import find
 from ..platform.settings import Settings
 from .proof import Recovery
-from .quality import QualityRules
+from .rules import CellFilters, DoubletRules, QualityRules
 from .sources.formats import Reader
+from .sources.listing import source_paths
 from .sources.tables import Orientation
 
 
@@ -55,12 +57,17 @@ class SourceEntry(Configuration):
         recover: undo a normalisation to get the counts.
         recover_total: the column of obs with the totals that it divided by.
         genes: the column of the gene table with the names, or "index"; found out where None.
+        orthologs: a text table of genes of another species and their human ones, relative to the
+            toml; for sources whose genes are not human.
         metadata: a text table of cells, its first column the barcodes, relative to the toml; or
         metadata_resource: the name of a resource that is one.
         columns: column of the corpus -> column of the source.
         constants: column of the corpus -> value for all cells.
         mutational_burden: which cells are malignant or immortalised.
         quality: the rules' settings.
+        filters: which cells are read at all, by the source's own columns.
+        doublets: how doublets are found; they are not looked for where None.
+        modalities: which are read; all that the file holds as raw counts where None.
         duplicate_barcodes: whether rows with one barcode are one cell (`sum`) or several (`keep`).
         panel: whether a source that measures under half of the coding genes may shape medians.
     """
@@ -74,12 +81,16 @@ class SourceEntry(Configuration):
     recover: Recovery | None = None
     recover_total: str | None = None
     genes: str | None = None
+    orthologs: str | None = None
     metadata: str | None = None
     metadata_resource: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
     constants: dict[str, str] = Field(default_factory=dict)
     mutational_burden: MutationalBurden | None = None
     quality: QualityRules = QualityRules()
+    filters: CellFilters = CellFilters()
+    doublets: DoubletRules | None = None
+    modalities: tuple[Literal["rna", "protein", "atac"], ...] | None = None
     duplicate_barcodes: Literal["sum", "keep"] = "sum"
     panel: Literal["refuse-in-medians", "use"] = "refuse-in-medians"
 
@@ -144,12 +155,13 @@ def plan_of(
     """A plan out of what stands on a command line: data files and folders, or one sources.toml.
 
     Args:
-        arguments: the files and folders, or the toml.
+        arguments: files, folders of sources and patterns, or the toml.
         laid_over: settings of `SourceEntry` for each of the files; a toml has its own.
 
     Raises:
         RecipeError: a sources.toml among several arguments, or with settings; nothing at all; a
             setting that is not understood.
+        SourceError: no source in a folder, or none that fits a pattern.
     """
     paths = [Path(argument).expanduser() for argument in arguments]
     tomls = [path for path in paths if path.suffix == ".toml"]
@@ -163,9 +175,17 @@ def plan_of(
         parse_values(
             {**(laid_over or {}), "path": str(path.absolute())}, SourceEntry, origin=str(path)
         )
-        for path in paths
+        for argument in paths
+        for path in _named(argument)
     )
     return SourcesFile(source=entries, folder=Path.cwd())
+
+
+def _named(argument: Path) -> list[Path]:
+    """The sources that a word names; one that is not there is refused later, alone."""
+    if not argument.exists() and not has_magic(str(argument)):
+        return [argument]
+    return source_paths(argument)
 
 
 def resolve(entry: SourceEntry, plan: SourcesFile, settings: Settings) -> Path:
@@ -192,33 +212,82 @@ def resolve_metadata(entry: SourceEntry, plan: SourcesFile, settings: Settings) 
     """
     if entry.metadata_resource is not None:
         return find(entry.metadata_resource, settings)
-    if entry.metadata is None:
+    return _beside(entry.metadata, entry, plan, "metadata")
+
+
+def resolve_orthologs(entry: SourceEntry, plan: SourcesFile) -> Path | None:
+    """The table of orthologs that a source needs, None where its genes are human.
+
+    Raises:
+        SourceError: there is no such path.
+    """
+    return _beside(entry.orthologs, entry, plan, "orthologs")
+
+
+def _beside(given: str | None, entry: SourceEntry, plan: SourcesFile, what: str) -> Path | None:
+    if given is None:
         return None
-    path = (plan.folder or Path.cwd()) / Path(entry.metadata).expanduser()
+    path = (plan.folder or Path.cwd()) / Path(given).expanduser()
     if not path.is_file():
-        raise SourceError(f"{path}: no such file (metadata of {entry.place})")
+        raise SourceError(f"{path}: no such file ({what} of {entry.place})")
     return path
 
 
-_NOT_CONTENT = {"name", "path", "resource", "metadata", "metadata_resource"}
+_NOT_CONTENT = {"name", "path", "resource", "metadata", "metadata_resource", "orthologs"}
+_ALWAYS_HASHED: dict[type[Configuration], set[str]] = {
+    SourceEntry: {
+        "reader", "orientation", "layer", "recover", "recover_total", "genes", "columns",
+        "constants", "mutational_burden", "quality", "duplicate_barcodes", "panel",
+    },
+    QualityRules: {"total_counts_sd", "mitochondrial_sd", "min_genes", "mutational_burden"},
+    MutationalBurden: {"reason", "column", "values"},
+}  # fmt: skip
+"""The settings of the first cytolake. A later one is hashed where it is not at its default, so that
+a corpus knows its own sources after an upgrade; a default must therefore never change."""
 
 
-def recipe_hash(entry: SourceEntry, *, gene_reference: str, metadata_sha256: str | None) -> str:
+def recipe_hash(
+    entry: SourceEntry,
+    *,
+    gene_reference: str,
+    metadata_sha256: str | None,
+    orthologs_sha256: str | None = None,
+) -> str:
     """A hash of all that decides which cells a file gives: two runs with one hash agree.
 
     Args:
         entry: the source's settings; its name and place do not matter.
         gene_reference: digest of the gene reference.
         metadata_sha256: of the table of cells, where there is one.
+        orthologs_sha256: of the table of orthologs, where there is one.
     """
-    values = entry.model_dump(mode="json", exclude=_NOT_CONTENT)
+    values = _hashed(entry)
     values |= {"gene_reference": gene_reference, "metadata_sha256": metadata_sha256}
+    if orthologs_sha256 is not None:
+        values["orthologs_sha256"] = orthologs_sha256
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _hashed(settings: Configuration) -> dict[str, Any]:
+    """Settings as JSON values, those left out that a later cytolake added and nobody uses."""
+    always = _ALWAYS_HASHED.get(type(settings), set())
+    plain = settings.model_dump(mode="json")
+    values: dict[str, Any] = {}
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(settings, SourceEntry) and name in _NOT_CONTENT:
+            continue
+        if name in always or value != field.get_default(call_default_factory=True):
+            values[name] = _hashed(value) if isinstance(value, Configuration) else plain[name]
+    return values
 
 
 def default_name(path: Path) -> str:
     """A source's name out of its file's: without folders and endings."""
     name = path.name
-    for ending in (".gz", ".bz2", ".tar", ".h5ad", ".h5", ".csv", ".tsv", ".txt", ".tgz"):
+    for ending in (
+        ".gz", ".bz2", ".xz", ".tar", ".tgz", ".zip", ".zarr", ".h5ad", ".h5mu", ".h5", ".loom",
+        ".mtx", ".csv", ".tsv", ".txt",
+    ):  # fmt: skip
         name = name.removesuffix(ending)
     return name or path.name

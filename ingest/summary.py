@@ -1,17 +1,18 @@
-"""What an ingest did, as tables for terminal and report. Knows receipts; knows no file."""
+"""What an ingest did or would do, as tables for terminal and report. Knows receipts and plans."""
+
+from pathlib import Path
 
 import pyarrow as pa
 from rich.console import Console
 
 from ..platform.screen import table
+from ..platform.settings import Settings
+from ..platform.storage import write_durably
+from .plan_toml import plan_toml
+from .planning import plan_report
 from .report import IngestedSource, IngestReport
-
-_BOUNDS = {
-    "total_counts": ("total_counts_low", "total_counts_high"),
-    "mitochondrial": ("mitochondrial_low", "mitochondrial_high"),
-    "min_genes": ("min_genes",),
-}
-"""Rule -> the thresholds of a receipt that belong to it."""
+from .rule_accounts import rules_of
+from .sources_toml import SourcesFile
 
 
 def show_ingest(report: IngestReport, screen: Console) -> None:
@@ -41,6 +42,23 @@ def rules_table(report: IngestReport) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
+def show_plan(
+    given: SourcesFile, settings: Settings, write_toml: Path | None, screen: Console
+) -> int:
+    """Say what an ingest would do, and write a sources.toml to edit where one is wanted.
+
+    Returns:
+        The exit status: 1 where a source would be refused.
+    """
+    report = plan_report(given, settings)
+    for shown in report.tables():
+        screen.print(shown)
+    if write_toml is not None:
+        write_durably(write_toml, plan_toml(report).encode())
+        screen.print(f"written: {write_toml}", markup=False)
+    return report.exit_status
+
+
 def remarks_on(report: IngestReport) -> list[str]:
     """What a receipt warns of and why a source was refused, a line each."""
     lines: list[str] = []
@@ -49,6 +67,11 @@ def remarks_on(report: IngestReport) -> list[str]:
             lines.append(f"{source.source_id}: refused: {source.error}")
         if source.receipt is not None:
             lines += [f"{source.source_id}: {warning}" for warning in source.receipt.warnings]
+            lines += [
+                f"{source.source_id}: {n_cells:,} of its cells are in {other} already: kept, and "
+                "not primary"
+                for other, n_cells in source.linked.items()
+            ]
     return lines
 
 
@@ -72,30 +95,6 @@ def _source_row(source: IngestedSource) -> dict[str, object]:
 
 
 def _rule_rows(source: IngestedSource) -> list[dict[str, object]]:
-    receipt = source.receipt
-    if receipt is None or source.status == "refused":
+    if source.receipt is None or source.status == "refused":
         return []
-    rules = dict.fromkeys([*_BOUNDS, *receipt.dropped, *receipt.skipped_rules])
-    rows: list[dict[str, object]] = []
-    for rule in rules:
-        bounds = [receipt.thresholds.get(name) for name in _BOUNDS.get(rule, ())]
-        if rule not in receipt.dropped and rule not in receipt.skipped_rules and None in bounds:
-            continue
-        rows.append(
-            {
-                "source": source.source_id,
-                "rule": rule,
-                "dropped": receipt.dropped.get(rule, 0),
-                "keeps": _range([bound for bound in bounds if bound is not None]),
-                "skipped because": receipt.skipped_rules.get(rule),
-            }
-        )
-    return rows
-
-
-def _range(bounds: list[float]) -> str | None:
-    if not bounds:
-        return None
-    if len(bounds) == 1:
-        return f">= {bounds[0]:.4g}"
-    return f"{max(bounds[0], 0):.4g} to {bounds[1]:.4g}"  # a count below 0 cannot be
+    return [{"source": source.source_id, **row} for row in rules_of(source.receipt)]

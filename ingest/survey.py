@@ -4,22 +4,29 @@ Knows no corpus. A survey is small and travels between processes as JSON; what i
 from the source, or from its spool, by whoever opens it.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ..corpus.gene_tables import joined_table
 from ..corpus.genes import GeneReference
 from ..platform.configuration import Configuration
 from ..platform.errors import SourceError
 from ..platform.resources import available, find
 from ..platform.settings import Settings
+from .companions import SurveyedCompanion, open_companions, survey_companions
+from .filters import unseen_values
 from .harmonise import Harmonised, harmonise, n_recognised
 from .metadata import check_columns, join_columns, read_cell_table
+from .orthologs import load_orthologs
 from .proof import choose_layer, totals_column
+from .sources.companions import Companion
 from .sources.formats import open_source
 from .sources.protocol import Names, Source
 from .sources.spool import SpooledSource, spool
@@ -27,6 +34,9 @@ from .sources_toml import SourceEntry
 
 MOST_VALUES_PER_UNIT = 2**24
 """Where cells are deep, units hold fewer of them: so many values need 1.5 GB to prepare."""
+
+_PIECE = 2**16
+"""Cells whose own columns are looked at together."""
 
 
 class Survey(Configuration):
@@ -37,6 +47,7 @@ class Survey(Configuration):
         source_id: its name in the corpus.
         path: the file or folder.
         metadata: the table of cells beside it.
+        orthologs: the table of orthologs that its genes need.
         sha256: of the source's bytes.
         recipe_hash: of all settings that decide which cells it gives.
         reference: the table of genes.
@@ -45,6 +56,7 @@ class Survey(Configuration):
         rejected: for each layer tried before, what spoke against it.
         recover_total: the column with the totals where counts are recovered.
         spool: folder of the buckets, where the source had to be spooled.
+        companions: the modalities beside the genes.
         n_cells: cells (rows) of the source.
         cells_per_unit: cells of a work unit.
         folder: staging folder of this source.
@@ -55,6 +67,7 @@ class Survey(Configuration):
     source_id: str
     path: Path
     metadata: Path | None
+    orthologs: Path | None = None
     sha256: str
     recipe_hash: str
     reference: Path
@@ -63,6 +76,7 @@ class Survey(Configuration):
     rejected: tuple[str, ...]
     recover_total: str | None
     spool: Path | None
+    companions: tuple[SurveyedCompanion, ...] = ()
     n_cells: int
     cells_per_unit: int
     folder: Path
@@ -92,6 +106,7 @@ class Opened:
     barcodes: Names
     duplicates: Duplicates
     beside: pa.Table | None
+    companions: Mapping[str, Companion]
 
     def own_columns(self, start: int, stop: int) -> pa.Table:
         """The source's own columns for cells `start` to `stop`, those beside it included.
@@ -106,12 +121,15 @@ class Opened:
 
 
 def gene_table(settings: Settings) -> Path:
-    """The table of human genes: the one with aliases where it is at hand.
+    """The table of human genes: the one with aliases where it is at hand, older names joined to it.
 
     Raises:
         ResourceError: neither is to be had.
     """
-    return available("genes-human-aliases", settings) or find("genes-human", settings)
+    table = available("genes-human-aliases", settings) or find("genes-human", settings)
+    known = (available(name, settings) for name in ("genes-human-renamed", "genes-human-ncbi"))
+    others = [other for other in known if other is not None]
+    return joined_table(table, others, settings.home / "resources" / "genes-human-joined")
 
 
 @lru_cache(maxsize=2)
@@ -127,6 +145,7 @@ def open_entry(entry: SourceEntry, path: Path, reference: GeneReference) -> Sour
         entry.reader,
         recognise=lambda names: n_recognised(names, reference),
         orientation=entry.orientation,
+        layer=entry.layer,
     )
 
 
@@ -136,6 +155,7 @@ def survey_source(
     source_id: str,
     path: Path,
     metadata: Path | None,
+    orthologs: Path | None = None,
     sha256: str,
     recipe_hash: str,
     reference: Path,
@@ -151,6 +171,7 @@ def survey_source(
         source_id: its name in the corpus.
         path: the file or folder.
         metadata: the table of cells beside it.
+        orthologs: the table of orthologs that its genes need.
         sha256: of its bytes.
         recipe_hash: see `sources_toml.recipe_hash`.
         reference: the table of genes.
@@ -162,8 +183,10 @@ def survey_source(
     Raises:
         SourceError: the source cannot be read as cells.
     """
+    if entry.doublets is not None:
+        _require_scanpy(path)
     genes = load_reference(reference)
-    source = open_entry(entry, path, genes)
+    source = first = open_entry(entry, path, genes)
     choice = choose_layer(
         source,
         named=entry.layer,
@@ -172,7 +195,7 @@ def survey_source(
         leave_out=leave_out,
         rejected=rejected,
     )
-    harmonise(source.genes(choice.layer.name), genes, where=str(path), named=entry.genes)
+    _harmonised(source, choice.layer.name, genes, entry, orthologs)
     place = None
     format_ = source.format
     if choice.layer.order == "columns":
@@ -180,16 +203,22 @@ def survey_source(
         source = spool(source, choice.layer.name, place)
     barcodes = source.barcodes()
     notes = list(source.notes)
-    beside: list[str] = []
+    beside: pa.Table | None = None
     if metadata is not None:
         table = read_cell_table(metadata, barcodes)
-        beside = table.columns.column_names
+        beside = table.columns
         if table.n_missing:
             notes.append(f"{table.n_missing} cells are not in the metadata {metadata.name}")
-    check_columns(entry, [*source.obs_columns(), *beside], str(path))
+    besides = [] if beside is None else beside.column_names
+    check_columns(entry, [*source.obs_columns(), *besides], str(path))
     n_cells = len(barcodes)
     if n_cells == 0:
         raise SourceError(f"{path}: holds no cell")
+    if entry.filters.columns:
+        pieces = _pieces(source, beside, n_cells)
+        notes += unseen_values(entry.filters, pieces)
+    companions, why_not = survey_companions(first, entry, barcodes, folder)
+    notes += why_not
     layer = source.layers()[0] if place else choice.layer
     stored = layer.n_stored or n_cells
     deepest = max(1, MOST_VALUES_PER_UNIT * n_cells // max(1, stored))
@@ -201,6 +230,7 @@ def survey_source(
         source_id=source_id,
         path=path,
         metadata=metadata,
+        orthologs=orthologs,
         sha256=sha256,
         recipe_hash=recipe_hash,
         reference=reference,
@@ -209,11 +239,41 @@ def survey_source(
         rejected=choice.rejected,
         recover_total=total,
         spool=place,
+        companions=companions,
         n_cells=n_cells,
         cells_per_unit=min(unit_cells, deepest),
         folder=folder,
         notes=tuple(notes),
     )
+
+
+def _require_scanpy(path: Path) -> None:
+    """Refuse before anything is read what would fail after all of it was."""
+    if find_spec("scanpy") is None:
+        raise SourceError(
+            f"{path}: [source.doublets] needs scanpy, which is not installed: "
+            "pip install 'cytolake[train]', or leave the table out"
+        )
+
+
+def _pieces(source: Source, beside: pa.Table | None, n_cells: int) -> Iterator[pa.Table]:
+    """All of a source's own columns, a bounded number of cells at a time."""
+    for start in range(0, n_cells, _PIECE):
+        stop = min(start + _PIECE, n_cells)
+        near = None if beside is None else beside.slice(start, stop - start)
+        yield join_columns(source.obs(start, stop), near)
+
+
+def _harmonised(
+    source: Source,
+    layer: str,
+    reference: GeneReference,
+    entry: SourceEntry,
+    orthologs: Path | None,
+) -> Harmonised:
+    pairs = None if orthologs is None else load_orthologs(orthologs, reference)
+    columns, where = source.genes(layer), str(source.path)
+    return harmonise(columns, reference, where=where, named=entry.genes, orthologs=pairs)
 
 
 @lru_cache(maxsize=4)
@@ -231,18 +291,22 @@ def open_survey(text: str) -> Opened:
         else open_entry(survey.entry, survey.path, genes)
     )
     barcodes = source.barcodes()
+    companions: dict[str, Companion] = {}
+    if survey.companions:
+        companions = open_companions(
+            open_entry(survey.entry, survey.path, genes), survey.companions, barcodes
+        )
     beside = None
     if survey.metadata is not None:
         beside = read_cell_table(survey.metadata, barcodes).columns
     return Opened(
         survey=survey,
         source=source,
-        genes=harmonise(
-            source.genes(survey.layer), genes, where=str(survey.path), named=survey.entry.genes
-        ),
+        genes=_harmonised(source, survey.layer, genes, survey.entry, survey.orthologs),
         barcodes=barcodes,
         duplicates=find_duplicates(barcodes, keep=survey.entry.duplicate_barcodes == "keep"),
         beside=beside,
+        companions=companions,
     )
 
 

@@ -18,6 +18,7 @@ from scipy import sparse
 
 from ..corpus import content
 from ..corpus.cells import CellBatch
+from ..corpus.features import FeatureBatch
 from ..corpus.payload.records import SegmentRecord
 from ..corpus.payload.verification import verify_segment
 from ..corpus.payload.writing import write_segment
@@ -25,19 +26,24 @@ from ..platform.configuration import Configuration
 from ..platform.errors import NotRawCountsError
 from ..platform.faults import durable
 from ..platform.storage import publish, remove_durably, storing_in, sync_file
-from .metadata import annotations, burdened
-from .proof import checked_counts
-from .quality import DUPLICATE, CellMeasures, Thresholds, join_measures, measure, reasons
-from .sources.protocol import RawBlock
+from .companions import tested
+from .doublets import RowScores, read_scores, score_column
+from .judging import (
+    Judged,
+    Unit,
+    counts_of,
+    filtered_rows,
+    judge_unit,
+    own_columns,
+    with_duplicates,
+)
+from .quality import DUPLICATE, CellMeasures, Thresholds, join_measures, measure
+from .sources.companions import Companion
 from .survey import Opened, Survey
 
-
-class Unit(Configuration):
-    """Rows `start` to `stop` of a source."""
-
-    source_id: str
-    start: int
-    stop: int
+_VERDICT = 2
+"""Raised when the same settings come to judge cells otherwise: what an older cytolake prepared,
+and never committed, is then not adopted beside new units."""
 
 
 class PreparedUnit(Configuration):
@@ -60,75 +66,41 @@ class PreparedUnit(Configuration):
     adopted: bool
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Counts:
-    """Raw counts of some rows of a source.
-
-    Attributes:
-        rows: the rows in the source, ascending. Shape (n_rows,).
-        matrix: counts, rows x the source's names, int64, no stored zeros.
-    """
-
-    rows: NDArray[np.int64]
-    matrix: sparse.csr_matrix
-
-
-def units_of(survey: Survey) -> list[Unit]:
-    """A source's units."""
-    step = survey.cells_per_unit
-    return [
-        Unit(source_id=survey.source_id, start=start, stop=min(start + step, survey.n_cells))
-        for start in range(0, survey.n_cells, step)
-    ]
-
-
 def segment_id_of(survey: Survey, unit: Unit) -> str:
     """A name that the same unit of the same bytes under the same recipe always gets."""
-    words = (survey.sha256, survey.recipe_hash, survey.layer, unit.source_id, unit.start, unit.stop)
+    source = (survey.sha256, survey.recipe_hash, survey.layer, unit.source_id)
+    words = (*source, unit.start, unit.stop, _VERDICT)
     return hashlib.sha256("\n".join(map(str, words)).encode()).hexdigest()[:32]
-
-
-def counts_of(opened: Opened, unit: Unit) -> Iterator[Counts]:
-    """A unit's raw counts, every value tested, rows with one barcode summed into the first.
-
-    Raises:
-        NotRawCountsError: a value is no count; the message names its place.
-    """
-    blocks = opened.source.blocks(opened.survey.layer, unit.start, unit.stop)
-    for block in blocks:
-        counts = _tested(opened, block)
-        rows = np.arange(block.start, block.start + block.n_cells, dtype=np.int64)
-        duplicates = opened.duplicates
-        if len(duplicates.rows):
-            counts = _with_duplicates(opened, rows, counts)
-            kept = ~np.isin(rows, duplicates.rows)
-            rows, counts = rows[kept], sparse.csr_matrix(counts[np.flatnonzero(kept)])
-        yield Counts(rows=rows, matrix=counts)
 
 
 def measure_unit(opened: Opened, unit: Unit) -> Path:
     """Pass 1: measure a unit's cells and leave the measures in the staging folder.
 
     Returns:
-        An Arrow file with the columns row, n_counts, n_genes, n_mitochondrial, n_coding.
+        An Arrow file with the columns row, n_counts, n_genes, n_mitochondrial, n_coding and
+        passes (whether the source's filters let the cell pass).
 
     Raises:
         NotRawCountsError: a value of the unit is no count.
         StorageError: the disk says no.
     """
-    name = f"measures-{opened.survey.layer.replace('/', '-')}-{unit.start}-{unit.stop}.arrow"
+    name = f"measured-{opened.survey.layer.replace('/', '-')}-{unit.start}-{unit.stop}.arrow"
     path = opened.survey.folder / name
     if path.exists():
         return path
-    parts = [(part.rows, measure(part.matrix, opened.genes)) for part in counts_of(opened, unit)]
-    joined = join_measures([measures for _, measures in parts])
+    parts = [
+        (part.rows, measure(part.matrix, opened.genes), _passing(opened, unit, part.rows))
+        for part in counts_of(opened, unit)
+    ]
+    joined = join_measures([measures for _, measures, _ in parts])
     table = pa.table(
         {
-            "row": np.concatenate([np.zeros(0, dtype=np.int64), *(rows for rows, _ in parts)]),
+            "row": np.concatenate([np.zeros(0, dtype=np.int64), *(rows for rows, _, _ in parts)]),
             "n_counts": joined.n_counts_c,
             "n_genes": joined.n_genes_c,
             "n_mitochondrial": joined.n_mitochondrial_c,
             "n_coding": joined.n_coding_c,
+            "passes": np.concatenate([np.zeros(0, dtype=bool), *(ok for _, _, ok in parts)]),
         }
     )
     with storing_in(path.parent):
@@ -142,8 +114,17 @@ def measure_unit(opened: Opened, unit: Unit) -> Path:
 
 
 def read_measures(paths: list[Path]) -> CellMeasures:
-    """The measures of a source's units, in the source's order."""
+    """The measures of a source's cells that its filters let pass, in the source's order."""
     table = pa.concat_tables([feather.read_table(path) for path in paths])
+    return _measures_in(table.filter(table.column("passes")))
+
+
+def all_measures(path: Path) -> CellMeasures:
+    """The measures of a unit's cells, those that filters keep out included."""
+    return _measures_in(feather.read_table(path))
+
+
+def _measures_in(table: pa.Table) -> CellMeasures:
     return CellMeasures(
         n_counts_c=table.column("n_counts").to_numpy(),
         n_genes_c=table.column("n_genes").to_numpy(),
@@ -153,7 +134,13 @@ def read_measures(paths: list[Path]) -> CellMeasures:
 
 
 def prepare_unit(
-    opened: Opened, unit: Unit, thresholds: Thresholds, *, segments: Path, corpus_uuid: str
+    opened: Opened,
+    unit: Unit,
+    thresholds: Thresholds,
+    *,
+    segments: Path,
+    corpus_uuid: str,
+    scores: tuple[Path, ...] = (),
 ) -> PreparedUnit:
     """Pass 2: judge a unit's cells and write its segment, or adopt the one that is there.
 
@@ -163,6 +150,7 @@ def prepare_unit(
         thresholds: of the whole source, frozen in pass 1.
         segments: the corpus's folder of segments.
         corpus_uuid: the corpus's own name.
+        scores: the doublet scores of the source's samples; none where it was not asked for them.
     """
     segment_id = segment_id_of(opened.survey, unit)
     folder = segments / segment_id
@@ -171,7 +159,8 @@ def prepare_unit(
             return _prepared(unit, SegmentRecord.load(folder), adopted=True)
         # never committed: its source would have been "nothing added"
         remove_durably(folder, "segment")
-    parts = list(_judged(opened, unit, thresholds))
+    doublets = read_scores(scores, opened.survey.n_cells) if scores else None
+    parts = list(_parts(opened, unit, thresholds, doublets))
     n_kept = sum(part.kept.num_rows for part in parts)
     duplicates = opened.duplicates.rows
     n_summed = int(((duplicates >= unit.start) & (duplicates < unit.stop)).sum())
@@ -197,6 +186,7 @@ def prepare_unit(
             "dropped": by_reason,
             "pid": os.getpid(),
         },
+        features=_features(opened, parts),
     )
     if n_kept + dropped.num_rows != unit.stop - unit.start or n_summed != by_reason.get(
         DUPLICATE, 0
@@ -207,40 +197,70 @@ def prepare_unit(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Part:
-    """The cells of one block: those kept, and the dropped ones."""
+    """The cells of one block: those kept (`rows` in the source), and the dropped ones."""
 
+    rows: NDArray[np.int64]
     matrix: sparse.csr_matrix
     kept: pa.Table
     own: pa.Table
     dropped: pa.Table
 
 
-def _judged(opened: Opened, unit: Unit, thresholds: Thresholds) -> Iterator[_Part]:
-    for counts in counts_of(opened, unit):
-        rows = counts.rows
-        start, stop = _span(rows, unit)
-        own = opened.own_columns(start, stop).take(pa.array(rows - start))
-        lifted = annotations(opened.survey.entry, own, len(rows))
-        measures = measure(counts.matrix, opened.genes)
-        why = reasons(measures, thresholds, burdened(opened.survey.entry, own, lifted, len(rows)))
-        fractions = measures.mito_fraction_c
-        unknown = np.isnan(fractions) | (not opened.genes.measures_mitochondria)
-        measured = {
-            "barcode": pa.array([str(name) for name in opened.barcodes[rows]], pa.string()),
-            "n_counts": pa.array(measures.n_counts_c),
-            "n_genes": pa.array(measures.n_genes_c),
-            "mito_fraction": pa.array(fractions, mask=unknown),
-        }
-        stays = np.flatnonzero(why == "")
-        goes = np.flatnonzero(why != "")
-        yield _Part(
-            matrix=opened.genes.sum_genes(sparse.csr_matrix(counts.matrix[stays])),
-            kept=pa.table({**measured, **lifted}).take(pa.array(stays)),
-            own=own.take(pa.array(stays)),
-            dropped=pa.table({"reason": pa.array(why, pa.string()), **measured}).take(
-                pa.array(goes)
-            ),
-        )
+def _passing(opened: Opened, unit: Unit, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    if not opened.survey.entry.filters.columns:  # columns cost time to read
+        return np.ones(len(rows), dtype=bool)
+    why = filtered_rows(opened, own_columns(opened, rows, unit))
+    return np.ones(len(rows), dtype=bool) if why is None else why == ""
+
+
+def _parts(
+    opened: Opened, unit: Unit, thresholds: Thresholds, doublets: RowScores | None
+) -> Iterator[_Part]:
+    rules = opened.survey.entry.doublets
+    dropping = doublets is not None and rules is not None and rules.drop
+    called = doublets.doublet_c if doublets is not None and dropping else None
+    for cells in judge_unit(opened, unit, thresholds, called):
+        yield _part(opened, cells, doublets)
+
+
+def _part(opened: Opened, cells: Judged, doublets: RowScores | None) -> _Part:
+    own, measures = cells.own, cells.measures
+    if doublets is not None:
+        score_c = doublets.score_c[cells.rows]
+        scores = pa.array(score_c, mask=np.isnan(score_c))
+        own = own.append_column(score_column(own.column_names), scores)
+    fractions = measures.mito_fraction_c
+    unknown = np.isnan(fractions) | (not opened.genes.measures_mitochondria)
+    measured = {
+        "barcode": pa.array([str(name) for name in opened.barcodes[cells.rows]], pa.string()),
+        "n_counts": pa.array(measures.n_counts_c),
+        "n_genes": pa.array(measures.n_genes_c),
+        "mito_fraction": pa.array(fractions, mask=unknown),
+    }
+    stays = np.flatnonzero(cells.reason_c == "")
+    goes = pa.array(np.flatnonzero(cells.reason_c != ""))
+    dropped = pa.table({"reason": pa.array(cells.reason_c, pa.string()), **measured})
+    return _Part(
+        rows=cells.rows[stays],
+        matrix=opened.genes.sum_genes(sparse.csr_matrix(cells.matrix[stays])),
+        kept=pa.table({**measured, **cells.lifted}).take(pa.array(stays)),
+        own=own.take(pa.array(stays)),
+        dropped=dropped.take(goes),
+    )
+
+
+def _features(opened: Opened, parts: list[_Part]) -> dict[str, FeatureBatch]:
+    """The kept cells' counts of the source's other modalities, rows of one barcode summed."""
+    rows = np.concatenate([np.zeros(0, dtype=np.int64), *(part.rows for part in parts)])
+    found: dict[str, FeatureBatch] = {}
+    for modality, companion in opened.companions.items():
+
+        def read(some: NDArray[np.int64], one: Companion = companion) -> sparse.csr_matrix:
+            return one.read(some, tested)
+
+        counts = with_duplicates(opened.duplicates, rows, read(rows), read)
+        found[modality] = companion.batch(counts)
+    return found
 
 
 def _batch(opened: Opened, parts: list[_Part]) -> CellBatch:
@@ -268,36 +288,6 @@ def cell_batch(
     )
 
 
-def _tested(opened: Opened, block: RawBlock) -> sparse.csr_matrix:
-    survey = opened.survey
-    return checked_counts(opened.source, survey.layer, block, survey.recover_total)
-
-
-def _with_duplicates(
-    opened: Opened, rows: NDArray[np.int64], counts: sparse.csr_matrix
-) -> sparse.csr_matrix:
-    """The counts with those of later rows of the same barcode added."""
-    duplicates = opened.duplicates
-    mine = np.flatnonzero(np.isin(duplicates.into, rows))
-    if not mine.size:
-        return counts
-    layer = opened.survey.layer
-    runs = np.split(duplicates.rows[mine], np.flatnonzero(np.diff(duplicates.rows[mine]) != 1) + 1)
-    later = [
-        _tested(opened, block)
-        for run in runs
-        for block in opened.source.blocks(layer, int(run[0]), int(run[-1]) + 1)
-    ]
-    place = np.searchsorted(rows, duplicates.into[mine])
-    shape = (len(rows), len(mine))
-    adding = sparse.csr_matrix(
-        (np.ones(len(mine), dtype=np.int64), (place, np.arange(len(mine)))), shape=shape
-    )
-    summed = sparse.csr_matrix(counts + adding @ sparse.vstack(later, format="csr"))
-    summed.sort_indices()
-    return summed
-
-
 def _summed_rows(opened: Opened, unit: Unit) -> pa.Table:
     """The rows of the unit that were added to an earlier row, as rows of `dropped`."""
     rows = opened.duplicates.rows
@@ -312,11 +302,6 @@ def _summed_rows(opened: Opened, unit: Unit) -> pa.Table:
             "mito_fraction": pa.nulls(n_rows, pa.float64()),
         }
     )
-
-
-def _span(rows: NDArray[np.int64], unit: Unit) -> tuple[int, int]:
-    """The range of the source that holds some rows; rows without any give an empty one."""
-    return (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (unit.start, unit.start)
 
 
 def _prepared(unit: Unit, record: SegmentRecord, *, adopted: bool) -> PreparedUnit:

@@ -1,4 +1,4 @@
-"""What a worker does with one task: fingerprint, survey, measure, prepare. Knows no Ray.
+"""What a worker does with one task: fingerprint, survey, measure, score, prepare. Knows no Ray.
 
 Tasks and answers are small JSON values: paths and statistics, never matrices. Whatever goes wrong
 is an answer, too, so that one bad source never stops the others.
@@ -12,11 +12,13 @@ from typing import Any
 
 from ..platform.errors import CytolakeError, NotRawCountsError
 from ..platform.storage import sha256_file
+from .doublets import score_sample
+from .judging import Unit
 from .quality import Thresholds
-from .sources.formats import source_files
+from .sources.formats import source_files, stamp_of
 from .sources_toml import SourceEntry
 from .survey import open_survey, survey_source
-from .units import Unit, measure_unit, prepare_unit
+from .units import measure_unit, prepare_unit
 
 
 def carry_out(row: dict[str, Any]) -> dict[str, Any]:
@@ -26,11 +28,11 @@ def carry_out(row: dict[str, Any]) -> dict[str, Any]:
         row: `work`, one of the names in `WORK`, and `task`, its JSON.
 
     Returns:
-        `result`, the JSON of the task's `source` and `unit` with the answer: what the work gives,
-        or `offence` (a value that is no count), or `error` (why the source is refused).
+        `result`, the JSON of the task's `source`, `unit` and `sample` with the answer: what the
+        work gives, or `offence` (a value that is no count), or `error` (why the source is refused).
     """
     task: dict[str, Any] = json.loads(row["task"])
-    answer: dict[str, Any] = {key: task[key] for key in ("source", "unit") if key in task}
+    answer: dict[str, Any] = {key: task[key] for key in ("source", "unit", "sample") if key in task}
     try:
         answer |= WORK[row["work"]](task)
     except CytolakeError as error:
@@ -54,8 +56,9 @@ def fingerprint(path: Path) -> tuple[str, int]:
 
 
 def _fingerprint(task: dict[str, Any]) -> dict[str, Any]:
+    stamp = stamp_of(Path(task["path"]))
     digest, n_bytes = fingerprint(Path(task["path"]))
-    return {"sha256": digest, "n_bytes": n_bytes}
+    return {"sha256": digest, "n_bytes": n_bytes, "stamp": stamp}
 
 
 def _survey(task: dict[str, Any]) -> dict[str, Any]:
@@ -64,6 +67,7 @@ def _survey(task: dict[str, Any]) -> dict[str, Any]:
         source_id=task["source_id"],
         path=Path(task["path"]),
         metadata=Path(task["metadata"]) if task["metadata"] else None,
+        orthologs=Path(task["orthologs"]) if task["orthologs"] else None,
         sha256=task["sha256"],
         recipe_hash=task["recipe_hash"],
         reference=Path(task["reference"]),
@@ -84,6 +88,12 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
     return {"measures": str(path), "pid": os.getpid()}
 
 
+def _score(task: dict[str, Any]) -> dict[str, Any]:
+    thresholds = Thresholds(bounds=task["bounds"], skipped=task["skipped"])
+    scores = score_sample(open_survey(task["survey"]), task["sample"], thresholds)
+    return {"scores": scores.model_dump_json()}
+
+
 def _prepare(task: dict[str, Any]) -> dict[str, Any]:
     prepared = prepare_unit(
         open_survey(task["survey"]),
@@ -91,6 +101,7 @@ def _prepare(task: dict[str, Any]) -> dict[str, Any]:
         Thresholds(bounds=task["bounds"], skipped=task["skipped"]),
         segments=Path(task["segments"]),
         corpus_uuid=task["uuid"],
+        scores=tuple(map(Path, task["scores"])),
     )
     return {"prepared": prepared.model_dump_json()}
 
@@ -99,6 +110,7 @@ WORK = {
     "fingerprint": _fingerprint,
     "survey": _survey,
     "measure": _measure,
+    "score": _score,
     "prepare": _prepare,
 }
 """The kinds of work, in the order of the stages."""

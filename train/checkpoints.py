@@ -22,9 +22,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig
 
-from ..corpus.genes import Vocabulary
 from ..corpus.medians import MediansSet
 from ..corpus.splits import Split
+from ..corpus.vocabularies import Vocabulary
 from ..platform.configuration import parse_values
 from ..platform.errors import CheckpointError, NewerFormatError, StorageError
 from ..platform.storage import sha256_file, sync_file, sync_folder, write_durably

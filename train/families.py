@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..corpus.genes import Vocabulary
     from ..corpus.medians import MediansSet
+    from ..corpus.vocabularies import Vocabulary
     from .encodings.rank_value import RankValueEncoding
     from .models.bert import PackedBert
     from .objectives.masked_genes import MaskedGenes

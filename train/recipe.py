@@ -34,9 +34,18 @@ class VocabularyRecipe(Configuration):
     Attributes:
         set: `corpus` (medians of the selected cells, frozen; tokens are the protein-coding and
             microRNA genes that have one) or an official set: `geneformer-v1`, `geneformer-v2`.
+        medians: with `corpus`, a file that `cytolake medians` has made, in place of the medians of
+            the selected cells.
     """
 
     set: Literal["corpus", "geneformer-v1", "geneformer-v2"] = "corpus"
+    medians: str | None = None
+
+    @model_validator(mode="after")
+    def _medians_of_a_corpus(self) -> Self:
+        if self.medians is not None and self.set != "corpus":
+            raise ValueError(f'`medians` goes with set = "corpus": {self.set} has its own')
+        return self
 
 
 class EncodingRecipe(Configuration):

@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..corpus.genes import Vocabulary
 from ..corpus.medians import MediansSet
+from ..corpus.vocabularies import Vocabulary
 from ..platform.configuration import parse_values
 from ..platform.errors import TrainingError
 from ..platform.storage import write_durably

@@ -1,9 +1,12 @@
 """The vocabulary and medians that a recipe asks for. Knows the corpus's genes; knows no model."""
 
-from ..corpus.genes import Vocabulary, official_vocabulary
+from pathlib import Path
+
+from ..corpus.frozen_medians import read_medians
 from ..corpus.medians import MediansSet, medians_of, official_medians
 from ..corpus.store import Corpus
 from ..corpus.stream import Selection
+from ..corpus.vocabularies import Vocabulary, official_vocabulary
 from ..platform.errors import VocabularyError
 from ..platform.resources import find
 from ..platform.settings import Settings
@@ -29,7 +32,10 @@ def vocabulary_and_medians(
         )
         version = name.removeprefix("geneformer-")
         return official_vocabulary([tokens, mapping], version), official_medians(medians)
-    medians = medians_of(corpus, selection)
+    if recipe.vocabulary.medians is not None:
+        medians = read_medians(Path(recipe.vocabulary.medians).expanduser())
+    else:
+        medians = medians_of(corpus, selection)
     table = corpus.sql("SELECT gene_id FROM genes WHERE biotype IN ('protein_coding', 'miRNA')")
     coding = set(table.column("gene_id").to_pylist())
     gene_ids = tuple(gene_id for gene_id in medians.gene_ids if gene_id in coding)

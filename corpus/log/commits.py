@@ -6,8 +6,8 @@ handles, a retry or a restart cannot add it twice.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from . import history
 from .chain import TableState, load_table
 from .history import Account, CommittedSource, SegmentEntry
 from .ledger import NewFile, Proposal, commit, write_rows
+from .links import COLUMNS as LINK_COLUMNS
+from .links import Linker, write_links
 from .receipts import Receipt
 from .rewriting import ROWS_PER_FILE, Rewriter
 from .rows import literal, open_engine, select_rows
@@ -36,11 +38,14 @@ class Commit:
         snapshot: the snapshot that holds it.
         added: whether this call made it; False where it was there already.
         n_withdrawn: cells left out because their use is no longer allowed.
+        linked: source that was there -> cells that are the same as some of this one, under another
+            list of genes; they are kept, and not primary.
     """
 
     snapshot: int
     added: bool
     n_withdrawn: int = 0
+    linked: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 def commit_source(
@@ -75,7 +80,9 @@ def commit_source(
     project_sources(folder)
     if version is None:
         return Commit(snapshot=writer.there, added=False)
-    return Commit(snapshot=version, added=True, n_withdrawn=writer.n_withdrawn)
+    return Commit(
+        snapshot=version, added=True, n_withdrawn=writer.n_withdrawn, linked=writer.linked
+    )
 
 
 def refuse_source(folder: Path, receipt: Receipt, reason: str) -> None:
@@ -161,6 +168,10 @@ class _SourceWriter:
         self._files: list[NewFile] = []
         self._written_for: int | None = None  # how many withdrawals the files know of
         self._remover = Rewriter(folder / "cells")
+        self._linker = Linker(folder, receipt.source_id, segments)
+        self._links: NewFile | None = None
+        self._linked_rows = LINK_COLUMNS.empty_table()
+        self.linked: Mapping[str, int] = {}
         self._kept: list[NewFile] = []
 
     def propose(self, state: TableState) -> Proposal | None:
@@ -184,6 +195,7 @@ class _SourceWriter:
             rewritten = self._remover.apply(state, self._cells_of_source(state), state.columns)
             removes, adds = rewritten.removes, [*rewritten.adds, *adds]
         self._kept = adds
+        self._link(state, account)
         return Proposal(
             kind="ingest",
             body={
@@ -191,6 +203,8 @@ class _SourceWriter:
                 "segments": [entry.to_json() for entry in self._entries],
                 "replaces": before is not None,
                 "n_withdrawn": self.n_withdrawn,
+                "links": [self._links.name, self._links.n_bytes] if self._links else None,
+                "linked": dict(self.linked),
             },
             adds=adds,
             removes=removes,
@@ -201,8 +215,29 @@ class _SourceWriter:
             ],
         )
 
+    def _link(self, state: TableState, account: Account) -> None:
+        """Find the cells that are there already under another list of genes."""
+        sources = {name: source.receipt.sha256 for name, source in account.sources.items()}
+        try:
+            links = self._linker.links(state, account.segments, sources)
+        except DamageError:
+            newer = load_table(self.folder / "cells")  # a vacuum may have come meanwhile: say so
+            _check_segments(newer, self.receipt, self.segments)
+            raise
+        if self._links is None or not links.rows.equals(self._linked_rows):
+            self._discard_links()
+            self._links = write_links(self.folder, links) if links.rows.num_rows else None
+            self._linked_rows, self.linked = links.rows, links.by_source
+
+    def _discard_links(self) -> None:
+        if self._links is not None:
+            (self.folder / "links" / self._links.name).unlink(missing_ok=True)
+            self._links = None
+
     def discard(self, *, landed: bool) -> None:
         """Take away the files that no commit names."""
+        if not landed:
+            self._discard_links()
         kept = {new.name for new in self._kept} if landed else set[str]()
         for new in self._files:
             if new.name not in kept:

@@ -6,7 +6,8 @@ Knows records; knows no table and no file. The kinds of records and their bodies
 |---|---|
 | created | `format` |
 | columns | `names`, `for`: columns that a change of this kind needed |
-| ingest | `receipt`, `segments`, `replaces` (what had that name), `n_withdrawn` |
+| ingest | `receipt`, `segments`, `replaces` (what had that name), `n_withdrawn`, \
+`links` (name, bytes), `linked` (source: cells) |
 | annotate | `columns`, `origin`, `n_cells` |
 | delete | `condition` (without its values, which may name a person), `n_cells` |
 | withdraw | `reason`, `condition`, `n_cells`, `tombstones` (name, bytes) |
@@ -175,6 +176,15 @@ def withdrawals(records: Iterable[Record]) -> list[Withdrawal]:
         for record in records
         if record.kind == "withdraw"
     ]
+
+
+def link_files(records: Iterable[Record]) -> dict[str, int]:
+    """The files that link cells of two sources, and their sizes, oldest first."""
+    return {
+        str(record.body["links"][0]): int(record.body["links"][1])
+        for record in records
+        if record.body.get("links")
+    }
 
 
 def ended(records: Iterable[Record]) -> dict[int, Record]:

@@ -11,6 +11,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ def write_rows(folder: Path, rows: pa.Table) -> NewFile:
         path = folder / f"{sha256_file(temporary)}.parquet"
         publish(temporary, path, folder.name)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk refuses that, too: the first error tells more
+            temporary.unlink(missing_ok=True)
         raise
     return NewFile(name=path.name, n_bytes=path.stat().st_size, n_rows=rows.num_rows)
 

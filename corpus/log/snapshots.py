@@ -26,6 +26,8 @@ from ..schema import CELL_COLUMNS, FORMAT
 from . import history
 from .chain import Record, TableState, create_table, load_table, open_table
 from .history import CommittedSource, SegmentEntry
+from .links import COLUMNS as LINK_COLUMNS
+from .links import read_links
 from .receipts import Receipt
 from .tombstones import refuse_withdrawn
 
@@ -115,6 +117,20 @@ class Snapshot:
         refused = [s for s in refused_sources(self.folder) if s.snapshot <= self.version]
         both = [*self.accepted, *refused]
         return tuple(sorted(both, key=lambda s: (s.snapshot, s.committed_at)))
+
+    def links(self) -> pa.Table:
+        """Cells that a later source brought once more: `cell_id, primary_id`; dead ones, too.
+
+        Raises:
+            DamageError: a file of them is missing or damaged.
+        """
+        files = history.link_files(self.records[: self.version + 1])
+        return pa.concat_tables(
+            [
+                LINK_COLUMNS.empty_table(),
+                *(read_links(self.folder, *named) for named in files.items()),
+            ]
+        )
 
     def check_open(self) -> None:
         """Refuse a snapshot that must not be read any more.

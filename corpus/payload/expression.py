@@ -14,13 +14,6 @@ from ..sketches import Sketch
 
 _ROW_GROUP = 1 << 18
 _ROWS_PER_FILE = 1 << 27
-_COLUMNS = pa.schema(
-    [
-        ("gene", pa.dictionary(pa.int32(), pa.string())),
-        ("row", pa.uint32()),
-        ("count", pa.uint32()),
-    ]
-)
 
 
 def gene_statistics(
@@ -40,20 +33,43 @@ def gene_statistics(
     return pa.table(columns)
 
 
-def write_expression(
-    folder: Path, cells: CellBatch, order: NDArray[np.int64], starts: NDArray[np.int64]
+def write_gene_major(
+    folder: Path,
+    names: pa.Array,
+    indptr: NDArray[np.int64],
+    counts: NDArray[np.uint32],
+    order: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    *,
+    column: str = "gene",
 ) -> None:
-    """The counts gene-major, in row groups that each name only their own genes."""
+    """The counts gene-major, in row groups that each name only their own genes.
+
+    Args:
+        folder: not there yet.
+        names: of the genes, ascending. n_genes values.
+        indptr: where each cell's non-zeros begin and end. Shape (n_cells + 1,).
+        counts: cell-major. Shape (n_nonzero,).
+        order: the places in `counts` by gene, then by cell. Shape (n_nonzero,).
+        starts: where each gene begins in `order`. Shape (n_genes + 1,).
+        column: what the column of names is called.
+    """
     folder.mkdir()
-    row_of = np.repeat(np.arange(cells.n_cells, dtype=np.uint32), np.diff(cells.indptr))
-    names = pa.array([str(gene_id) for gene_id in cells.gene_ids], pa.string())
+    schema = pa.schema(
+        [
+            (column, pa.dictionary(pa.int32(), pa.string())),
+            ("row", pa.uint32()),
+            ("count", pa.uint32()),
+        ]
+    )
+    row_of = np.repeat(np.arange(len(indptr) - 1, dtype=np.uint32), np.diff(indptr))
     for number, begin in enumerate(range(0, max(1, len(order)), _ROWS_PER_FILE)):
         with pq.ParquetWriter(
             folder / f"{number:04d}.parquet",
-            _COLUMNS,
+            schema,
             compression="zstd",
             compression_level=1,
-            use_dictionary=["gene", "count"],  # pyright: ignore[reportArgumentType] - a list is taken
+            use_dictionary=[column, "count"],  # pyright: ignore[reportArgumentType] - a list is taken
             column_encoding={"row": "DELTA_BINARY_PACKED"},
             write_page_checksum=True,
         ) as writer:
@@ -67,5 +83,5 @@ def write_expression(
                     pa.array((genes - first).astype(np.int32)),
                     names.slice(first, last - first + 1),
                 )
-                columns = [gene, pa.array(row_of[chosen]), pa.array(cells.counts[chosen])]
-                writer.write_table(pa.table(columns, schema=_COLUMNS), row_group_size=_ROW_GROUP)
+                columns = [gene, pa.array(row_of[chosen]), pa.array(counts[chosen])]
+                writer.write_table(pa.table(columns, schema=schema), row_group_size=_ROW_GROUP)

@@ -3,6 +3,7 @@
     <segment id>/
         rna.zarr              counts, cell-major: a valid AnnData group (corpus.arrays)
         expression/*.parquet  the same counts gene-major: gene, row, count; sorted
+        protein..., atac...   other modalities, where the source has them (corpus.companions)
         cells.parquet         the rows that a commit adds to the table `cells`
         obs.parquet           the source's own obs columns, verbatim
         dropped.parquet       the unit's dropped cells
@@ -13,6 +14,7 @@ A segment is written under a hidden sibling name and renamed, so that a folder t
 name is whole. A segment exists for readers only once a commit to `cells` names it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +27,7 @@ from ...platform.errors import CorpusError, DamageError
 from .. import content
 from ..sketches import Sketch
 from .arrays import CountsReader
+from .companions import Companion, modalities_of
 from .integrity import WAY_OUT
 from .records import SegmentRecord
 
@@ -84,6 +87,11 @@ class Segment:
     def sketch(self) -> Sketch:
         """The stored sketch over all cells of the segment."""
         return Sketch.from_table(self.genes)
+
+    @cached_property
+    def companions(self) -> Mapping[str, Companion]:
+        """Modality -> its features and counts; RNA is not among them."""
+        return {name: Companion(self.record, name) for name in modalities_of(self.record)}
 
     @property
     def counts(self) -> CountsReader:

@@ -22,6 +22,7 @@ from ...platform.storage import sha256_file
 from .. import content
 from ..schema import CELL_COLUMNS, POSITION_BITS, VAR_COLUMNS
 from ..sketches import Sketch
+from .companions import problems_of_companions
 from .records import SegmentRecord
 from .segments import Segment
 from .verified_counts import Account, problems_of_array, problems_of_expression
@@ -71,6 +72,7 @@ def _deep(record: SegmentRecord) -> list[str]:
         problems += _problems_of_group(record, cells, genes)
         reader = Segment.open(record.folder).counts
         problems += problems_of_array(reader, record.folder / "rna.zarr/X", account)
+        problems += problems_of_companions(record)
         return problems + by_gene.result()
 
 

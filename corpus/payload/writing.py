@@ -30,6 +30,7 @@ from ...platform.storage import (
 )
 from .. import content
 from ..cells import CellBatch
+from ..features import FeatureBatch
 from ..schema import (
     BLOCK_BITS,
     CELL_COLUMNS,
@@ -43,7 +44,8 @@ from ..schema import (
 )
 from ..sketches import gene_major
 from .arrays import write_counts
-from .expression import gene_statistics, write_expression
+from .companions import write_companion
+from .expression import gene_statistics, write_gene_major
 from .records import SegmentRecord, write_table
 from .verification import verify_segment
 
@@ -63,6 +65,8 @@ def write_segment(
     source_obs: pa.Table,
     dropped: pa.Table,
     provenance: Mapping[str, Any],
+    *,
+    features: Mapping[str, FeatureBatch] | None = None,
 ) -> SegmentRecord:
     """Write a segment whole, durably, frozen; the genes are brought into ascending order.
 
@@ -79,6 +83,7 @@ def write_segment(
         provenance: `corpus_uuid`, `source_id`, `source_sha256`, `first_row`, and more. With
             `cell_ids: "kept"` the segment is made of others: `cells.obs` then holds each cell's
             `cell_id` and `source_id` too, `dropped` has columns of `MIXED_DROPPED_COLUMNS`.
+        features: modality -> its counts of the same cells, in the same order.
 
     Raises:
         CorpusError: the parts do not fit each other.
@@ -112,6 +117,9 @@ def write_segment(
         temporary = _fresh_sibling(folder)
         try:
             _write_parts(temporary, segment_id, cells, var)
+            barcodes = cells.obs.column("barcode").to_pylist()
+            for modality, batch in (features or {}).items():
+                write_companion(temporary, modality, segment_id, batch, barcodes)
             write_table(temporary / "cells.parquet", table)
             write_table(temporary / "obs.parquet", source_obs)
             write_table(temporary / "dropped.parquet", dropped)
@@ -158,7 +166,8 @@ def _write_parts(temporary: Path, segment_id: str, cells: CellBatch, var: pa.Tab
         },
     )
     order, starts = gene_major(cells.indices, cells.n_genes)
-    write_expression(temporary / "expression", cells, order, starts)
+    names = pa.array([str(gene_id) for gene_id in cells.gene_ids], pa.string())
+    write_gene_major(temporary / "expression", names, cells.indptr, cells.counts, order, starts)
     write_table(temporary / "statistics.parquet", gene_statistics(cells, var, order, starts))
 
 
@@ -208,7 +217,8 @@ def _in_order_of_genes(cells: CellBatch, var: pa.Table) -> tuple[CellBatch, pa.T
     place = np.empty(len(order), dtype=np.int32)
     place[order] = np.arange(len(order), dtype=np.int32)
     shape = (cells.n_cells, cells.n_genes)
-    matrix = sparse.csr_matrix((cells.counts, place[cells.indices], cells.indptr), shape=shape)
+    given = (cells.counts.copy(), place[cells.indices], cells.indptr)  # sorted in place below
+    matrix = sparse.csr_matrix(given, shape=shape)
     matrix.sort_indices()
     if not matrix.has_canonical_format:
         raise CorpusError("a cell holds a gene twice: sum duplicates before writing")

@@ -26,6 +26,9 @@ VIEWS = (
     "expression",
     "measured",
     "segments",
+    "features",
+    "protein",
+    "atac",
 )
 """The views of a snapshot."""
 

@@ -13,6 +13,8 @@ flipped bits went unseen): each file is hashed once, before its first use in thi
 | `sources` | source, refused ones too | receipt's figures, `receipt` whole as JSON |
 | `source_obs` | cell | `cell_id`, then the sources' own columns, verbatim |
 | `dropped` | cell that was not kept | `source_id, segment`, barcode, reason, QC values |
+| `protein`, `atac` | stored count of a live cell | as `expression`, with `feature_id, name` |
+| `features` | feature of these | `modality, feature_id, name, feature_type, genome, n_segments` |
 | `segments` | segment | `segment, source_id`, its figures and bytes |
 """
 

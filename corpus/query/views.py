@@ -5,14 +5,17 @@ DuckDB does not verify Parquet's page checksums (43 of 60 flipped bits went unse
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import duckdb
 import pyarrow as pa
 
+from ..features import MODALITIES
 from ..log.rows import list_of, quote, select_rows
 from ..log.snapshots import Snapshot
 from ..payload.records import SegmentRecord
 from ..schema import DROPPED_COLUMNS
+from .primaries import join_pairs
 
 _NO_STATISTICS = (
     "(SELECT NULL::VARCHAR AS gene_id, NULL::VARCHAR AS symbol, NULL::VARCHAR AS biotype, "
@@ -50,6 +53,8 @@ class Views:
             "source_obs": self._make_source_obs,
             "dropped": self._make_dropped,
             "segments": self._make_segments,
+            "features": self._make_features,
+            **{modality: partial(self._make_companion, modality) for modality in MODALITIES},
         }
 
     def make(self, *views: str) -> None:
@@ -103,10 +108,29 @@ class Views:
             "cell_id) AS primary_id FROM lake.all_cells SEMI JOIN same USING (content_hash)) "
             "SELECT cell_id, primary_id FROM ranked WHERE cell_id <> primary_id"
         )
+        links = self._snapshot.links()
+        if links.num_rows:
+            self._link(links)
         self._run(
             "CREATE VIEW cells AS SELECT c.*, d.cell_id IS NULL AS is_primary "
             "FROM lake.all_cells c LEFT JOIN lake.duplicates d ON d.cell_id = c.cell_id"
         )
+
+    def _link(self, links: pa.Table) -> None:
+        """Add the cells that two sources have in common under other lists of genes."""
+        self._store("lake.links", links)
+        living = self._connection.sql(
+            "SELECT l.* FROM lake.links l SEMI JOIN lake.all_cells a ON a.cell_id = l.cell_id "
+            "SEMI JOIN lake.all_cells b ON b.cell_id = l.primary_id"
+        ).to_arrow_table()
+        duplicates = self._connection.sql("SELECT * FROM lake.duplicates").to_arrow_table()
+        self._store("lake.paired", pa.concat_tables([duplicates, living.cast(duplicates.schema)]))
+        cells = self._connection.sql(
+            "SELECT cell_id, source_id, barcode FROM lake.all_cells WHERE cell_id IN (SELECT "
+            "cell_id FROM lake.paired UNION ALL SELECT primary_id FROM lake.paired)"
+        ).to_arrow_table()
+        self._run("DROP TABLE lake.duplicates")
+        self._store("lake.duplicates", join_pairs(duplicates, living, cells))
 
     def _make_genes(self) -> None:
         """Each gene's names and totals; where cells of a segment are gone, over the living."""
@@ -121,26 +145,26 @@ class Views:
             "SELECT segment, count(*) FROM lake.all_cells GROUP BY segment"
         ).fetchall()
         living = {str(segment): int(n_cells) for segment, n_cells in found}
-        partial = [
+        thinned = [
             record for name, record in self._records.items() if living.get(name, 0) < record.n_cells
         ]
-        if partial:
-            where = f"segment IN (SELECT unnest({list_of(r.segment_id for r in partial)}))"
-            expression = list_of(self._files("expression", partial))
+        if thinned:
+            where = f"segment IN (SELECT unnest({list_of(r.segment_id for r in thinned)}))"
+            expression = list_of(self._files("expression", thinned))
             of_file = {
                 str(record.folder / name): record.segment_id
-                for record in partial
+                for record in thinned
                 for name in record.files
             }
             self._store(
-                "lake.partial",
+                "lake.thinned",
                 pa.table({"file": list(of_file), "segment": list(of_file.values())}),
             )
             self._run(
                 "CREATE TABLE lake.alive AS SELECT f.segment, e.gene AS gene_id, count(*) AS "
                 'n_cells, sum(e."count")::BIGINT AS total '
                 f"FROM read_parquet({expression}, filename = true) e "
-                "JOIN lake.partial f ON f.file = e.filename SEMI JOIN lake.all_cells c "
+                "JOIN lake.thinned f ON f.file = e.filename SEMI JOIN lake.all_cells c "
                 'ON c.segment = f.segment AND c."row" = e."row" GROUP BY ALL'
             )
             self._run(f"UPDATE lake.statistics SET n_cells = 0, total = 0 WHERE {where}")
@@ -232,6 +256,41 @@ class Views:
 
     def _make_segments(self) -> None:
         self._store("main.segments", _segment_table(self._snapshot))
+
+    def _make_features(self) -> None:
+        """The features of the modalities beside RNA, each once."""
+        selects = [
+            "SELECT NULL::VARCHAR AS modality, NULL::VARCHAR AS feature_id, NULL::VARCHAR AS name, "
+            "NULL::VARCHAR AS feature_type, NULL::VARCHAR AS genome WHERE false"
+        ]
+        for modality in MODALITIES:
+            files = self._files(f"{modality}.parquet", self._records.values())
+            if files:
+                selects.append(
+                    f"SELECT '{modality}' AS modality, feature_id, name, feature_type, genome "
+                    f"FROM read_parquet({list_of(files)})"
+                )
+        self._run(
+            "CREATE TABLE features AS SELECT modality, feature_id, min(name) AS name, "
+            "min(feature_type) AS feature_type, min(genome) AS genome, count(*) AS n_segments "
+            f"FROM ({' UNION ALL '.join(selects)}) GROUP BY ALL ORDER BY ALL"
+        )
+
+    def _make_companion(self, modality: str) -> None:
+        """The counts of one modality, of living cells."""
+        self.make("features", "all_cells")
+        files, names = self._named_files(modality)
+        chosen = 'c.cell_id, c.segment, c."row", g.feature_id, g.name'
+        if files:
+            source = (
+                f'{chosen}, e."count" FROM read_parquet({list_of(files)}, filename = true) e '
+                f"JOIN {names} f ON f.file = e.filename "
+                f"JOIN features g ON g.modality = '{modality}' AND g.feature_id = e.feature "
+                'JOIN lake.all_cells c ON c.segment = f.segment AND c."row" = e."row"'
+            )
+        else:
+            source = f'{chosen}, 0::UINTEGER AS "count" FROM features g, lake.all_cells c WHERE 0=1'
+        self._run(f"CREATE VIEW {modality} AS SELECT {source}")
 
     def _run(self, statement: str) -> None:
         self._connection.execute(statement)

@@ -191,7 +191,7 @@ def _problems_of_account(corpus: "Corpus") -> Iterator[str]:
 
 
 def _problems_of_small_files(corpus: "Corpus", deep: bool) -> Iterator[str]:
-    """Tags, uses, and the lists of withdrawn cells."""
+    """Tags, uses, and the lists of withdrawn and of linked cells."""
     folder = corpus.folder
     try:
         ended = history.ended(corpus.state.records)
@@ -207,6 +207,10 @@ def _problems_of_small_files(corpus: "Corpus", deep: bool) -> Iterator[str]:
     listed = {
         folder / "withdrawn" / withdrawal.tombstones: withdrawal.n_bytes
         for withdrawal in history.withdrawals(corpus.state.records)
+    }
+    listed |= {
+        folder / "links" / name: size
+        for name, size in history.link_files(corpus.state.records).items()
     }
     yield from _problems_of_files(listed, deep)
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...platform.errors import ConflictError, CorpusError, CytolakeError, DamageError
+from ..features import MODALITIES
 from ..log.chain import TableState
 from ..log.history import SegmentEntry
 from ..log.leases import lease
@@ -234,19 +235,25 @@ def _batches(prepared: Iterable[Prepared | None]) -> Iterator[list[Prepared | No
 
 
 def _kind(snapshot: Snapshot, entry: SegmentEntry) -> tuple[object, ...]:
-    """What must be equal for segments to be mixed: the genes, and the standing as panels."""
-    path = snapshot.folder / "segments" / entry.segment_id / "statistics.parquet"
-    try:
-        genes = pq.read_table(path, columns=["gene_id"]).column("gene_id").to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise DamageError(f"{path} cannot be read: {error}") from error
+    """What must be equal for segments to be mixed: genes, features, the standing as panels."""
+    folder = snapshot.folder / "segments" / entry.segment_id
+    lists = [("statistics", "gene_id")]
+    lists += [(name, "feature_id") for name in MODALITIES if f"{name}.parquet" in entry.n_bytes]
+    digest = hashlib.sha256()
+    for name, column in lists:
+        path = folder / f"{name}.parquet"
+        try:
+            ids = pq.read_table(path, columns=[column]).column(column).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise DamageError(f"{path} cannot be read: {error}") from error
+        digest.update("\n".join([name, *map(str, ids)]).encode())
     receipts = {source.receipt.source_id: source.receipt for source in snapshot.accepted}
     panels = {
         (receipts[name].panel, receipts[name].panel_use)
         for name in entry.sources
         if name in receipts  # of a source that is gone it holds no living cell
     }
-    return (hashlib.sha256("\n".join(genes).encode()).hexdigest(), tuple(sorted(panels)))
+    return (digest.hexdigest(), tuple(sorted(panels)))
 
 
 def _alike(snapshot: Snapshot, candidates: Sequence[_Candidate]) -> list[list[_Candidate]]:

@@ -15,26 +15,26 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ...platform.errors import CorpusError, DamageError
 from ...platform.storage import remove_durably
 from ..cells import CellBatch
 from ..content import content_keys, from_binary
+from ..features import FEATURE_COLUMNS, FeatureBatch
 from ..log import history
 from ..log.history import SegmentEntry
 from ..log.rows import list_of, open_engine, select_rows
 from ..log.snapshots import Snapshot
 from ..log.tombstones import is_withdrawn, read_tombstones
+from ..payload.companions import Companion
 from ..payload.own_columns import in_columns, join, plain, same
 from ..payload.records import SegmentRecord
 from ..payload.segments import Segment
 from ..payload.verification import verify_segment
 from ..payload.writing import MIXED_DROPPED_COLUMNS, write_segment
-from ..schema import VAR_COLUMNS
+from .mixing import Rows, joined_genes, mixed_order, mixed_rows
 
-_CELLS_AT_ONCE = 4096
 _PROVEN = ("cell_id", "source_id", "barcode", "n_counts", "n_counts_stored", "content_hash")
 """Columns in which a new segment must agree with the table `cells`, cell by cell."""
 
@@ -176,6 +176,10 @@ def problems_of(folder: Path, inputs: _Inputs) -> list[str]:
         if not same(mine, in_columns(own, obs.schema)):
             name = inputs.entries[place].segment_id
             return [f"{folder}: the sources' own columns are not those of segment {name}"]
+        for name, one in inputs.segments[place].companions.items():
+            mine = Companion(record, name).fingerprints()[place_of[inputs.place == place]]
+            if (mine != one.fingerprints()[inputs.rows[inputs.place == place]]).any():
+                return [f"{folder}: the counts of {name} are not those of its inputs"]
     if not same(record.table("dropped.parquet"), inputs.dropped):
         return [f"{folder}: the dropped cells are not those of its inputs"]
     return []
@@ -241,6 +245,11 @@ def _read_inputs(snapshot: Snapshot, names: Sequence[str]) -> _Inputs:
                 f"segments {segments[0].record.segment_id} and {segment.record.segment_id} list "
                 "different genes: mixed, 'not measured' would turn into 0"
             )
+        if _features(segment) != _features(segments[0]):
+            raise CorpusError(
+                f"segments {segments[0].record.segment_id} and {segment.record.segment_id} have "
+                "other modalities or features: mixed, 'not measured' would turn into 0"
+            )
     cells = living_rows(snapshot, names)
     number_of = {entry.segment_id: number for number, entry in enumerate(entries)}
     held = cells.column("segment").combine_chunks().dictionary_encode()
@@ -264,9 +273,23 @@ def _read_inputs(snapshot: Snapshot, names: Sequence[str]) -> _Inputs:
     )
 
 
+def _features(segment: Segment) -> dict[str, list[str]]:
+    """Modality -> its features."""
+    return {
+        name: one.features.column("feature_id").to_pylist()
+        for name, one in segment.companions.items()
+    }
+
+
 def _write(target: Path, snapshot: Snapshot, inputs: _Inputs) -> None:
     order = mixed_order(inputs.cells.num_rows, [entry.segment_id for entry in inputs.entries])
-    indptr, indices, counts = _mixed_counts(inputs, order)
+    keys = content_keys(from_binary(inputs.cells.column("content_hash")))
+
+    def read(number: int, rows: NDArray[np.int64], cells: NDArray[np.int64]) -> Rows:
+        return inputs.segments[number].read(rows, keys[cells])
+
+    starts = [segment.counts.indptr for segment in inputs.segments]
+    indptr, indices, counts = mixed_rows(inputs.place, inputs.rows, order, starts, read)
     cells = inputs.cells.take(pa.array(order))
     write_segment(
         target,
@@ -280,7 +303,7 @@ def _write(target: Path, snapshot: Snapshot, inputs: _Inputs) -> None:
             content_keys=content_keys(from_binary(cells.column("content_hash"))),
             obs=cells,
         ),
-        _joined_genes([segment.genes for segment in inputs.segments]),
+        joined_genes([segment.genes for segment in inputs.segments]),
         join(inputs.obs).take(pa.array(order)),
         inputs.dropped,
         {
@@ -294,55 +317,22 @@ def _write(target: Path, snapshot: Snapshot, inputs: _Inputs) -> None:
             "inputs": [entry.segment_id for entry in inputs.entries],
             "pid": os.getpid(),
         },
+        features={
+            name: _mixed_features(inputs, order, [s.companions[name] for s in inputs.segments])
+            for name in inputs.segments[0].companions
+        },
     )
 
 
-def mixed_order(n_cells: int, names: Sequence[str]) -> NDArray[np.int64]:
-    """A permutation that the names decide, the same on every machine. Shape (n_cells,)."""
-    key = hashlib.sha256("\n".join(names).encode()).digest()
-    drawn = (
-        hashlib.blake2b(place.to_bytes(8, "little"), digest_size=16, key=key).digest()
-        for place in range(n_cells)
-    )
-    return np.array(
-        [place for _, place in sorted(zip(drawn, range(n_cells), strict=True))], dtype=np.int64
-    )
+def _mixed_features(
+    inputs: _Inputs, order: NDArray[np.int64], companions: Sequence[Companion]
+) -> FeatureBatch:
+    """The living cells' counts of a modality, in their new order."""
 
+    def read(number: int, rows: NDArray[np.int64], _: NDArray[np.int64]) -> Rows:
+        return companions[number].counts.read(rows)
 
-def _mixed_counts(
-    inputs: _Inputs, order: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint32]]:
-    """The living cells' counts in their new order: indptr, indices, counts."""
-    lengths = np.zeros(len(order), dtype=np.int64)
-    for number, segment in enumerate(inputs.segments):
-        mine = inputs.place == number
-        starts = segment.counts.indptr
-        lengths[mine] = starts[inputs.rows[mine] + 1] - starts[inputs.rows[mine]]
-    indptr = np.concatenate([[0], np.cumsum(lengths[order])]).astype(np.int64)
-    indices = np.empty(indptr[-1], dtype=np.int32)
-    counts = np.empty(indptr[-1], dtype=np.uint32)
-    new_place = np.empty(len(order), dtype=np.int64)
-    new_place[order] = np.arange(len(order))
-    keys = content_keys(from_binary(inputs.cells.column("content_hash")))
-    for number, segment in enumerate(inputs.segments):
-        mine = np.flatnonzero(inputs.place == number)
-        for start in range(0, len(mine), _CELLS_AT_ONCE):
-            some = mine[start : start + _CELLS_AT_ONCE]
-            begins, genes, values = segment.read(inputs.rows[some], keys[some])
-            for place, cell in enumerate(new_place[some].tolist()):
-                into = slice(indptr[cell], indptr[cell + 1])
-                indices[into] = genes[begins[place] : begins[place + 1]]
-                counts[into] = values[begins[place] : begins[place + 1]]
-    return indptr, indices, counts
-
-
-def _joined_genes(tables: Sequence[pa.Table]) -> pa.Table:
-    """The first table's genes; the sources' names of a gene, where they differ, joined by `|`."""
-    names = [table.column("source_name") for table in tables]
-    first = tables[0].select(VAR_COLUMNS.names)
-    if all(column.equals(names[0]) for column in names[1:]):
-        return first
-    rows = zip(*(pc.fill_null(column, "").to_pylist() for column in names), strict=True)
-    joined = ["|".join(dict.fromkeys(word for n in row for word in n.split("|"))) for row in rows]
-    place = first.column_names.index("source_name")
-    return first.set_column(place, "source_name", pa.array(joined, pa.string()))
+    starts = [one.counts.indptr for one in companions]
+    indptr, indices, counts = mixed_rows(inputs.place, inputs.rows, order, starts, read)
+    var = companions[0].features.select(FEATURE_COLUMNS.names)
+    return FeatureBatch(var=var, indptr=indptr, indices=indices, counts=counts)

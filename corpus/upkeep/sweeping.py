@@ -81,7 +81,7 @@ def sweep(
         StorageError: the disk says no.
     """
     # What is on disk is listed first: what is committed after that is known to the state.
-    tables = [folder / name for name in ("cells", "sources", "withdrawn")]
+    tables = [folder / name for name in ("cells", "sources", "withdrawn", "links")]
     listed = [path for table in tables for path in sorted(table.glob("[!.]*.parquet"))]
     segments = sorted(_folders(folder / "segments"))
     staging = sorted((folder / "staging").iterdir()) if (folder / "staging").is_dir() else []
@@ -94,6 +94,7 @@ def sweep(
     known = {folder / "cells" / name for name in held.files}
     known |= {folder / "sources" / name for name in load_table(folder / "sources").files}
     known |= {folder / "withdrawn" / w.tombstones for w in history.withdrawals(cells.records)}
+    known |= {folder / "links" / name for name in history.link_files(cells.records)}
     orphans = [path for path in listed if path not in known]
     young = [path for path in orphans if _age_ms(path, now) < grace_ms]
     if young:  # no writer brings back what an ended snapshot held
@@ -231,7 +232,7 @@ def _unfinished(segments: Path, held: Held, now: float, grace_ms: int) -> Iterat
 
 def _finish(folder: Path, now: float, grace_ms: int) -> None:
     """Remove what interrupted removals, dead writers and dead holders of leases have left."""
-    for name in ("segments", "cells", "sources", "withdrawn", "staging", "tags", "uses"):
+    for name in ("segments", "cells", "sources", "withdrawn", "links", "staging", "tags", "uses"):
         if not (folder / name).is_dir():
             continue
         finish_removals(folder / name, "segment" if name == "segments" else name)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ...corpus.cells import CellBatch
-from ...corpus.genes import Vocabulary
 from ...corpus.splits import folds
+from ...corpus.vocabularies import Vocabulary
 from ...platform.errors import EvaluationError
 from ...train.checkpoints import Checkpoint, untrained_like
 from ...train.encodings.tokens import TokenBatch

@@ -1,11 +1,12 @@
-"""Tables of AnnData in HDF5 (obs, var), every vintage, as Arrow columns.
+"""Tables of AnnData (obs, var) in HDF5 or zarr, every vintage, as Arrow columns.
 
-Knows the encodings of AnnData 0.6 to 0.12; knows no matrix.
+Knows the encodings of AnnData 0.6 to 0.12; knows no matrix, and of a tree only what h5py's and
+ours have in common: groups and arrays by name, attributes, ranges.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
-import h5py
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -16,10 +17,15 @@ from .protocol import INDEX, Names
 _HIDDEN = {"__categories"}
 
 
+def is_array(item: Any) -> bool:
+    """Whether a place of a tree holds values, not other places."""
+    return hasattr(item, "shape")
+
+
 def column_names(table: Any) -> list[str]:
     """Names of the table's columns in their order, the index excluded."""
     index = _index_name(table)
-    if isinstance(table, h5py.Dataset):
+    if is_array(table):
         return [str(name) for name in table.dtype.names or () if name != index]
     ordered = [str(name) for name in table.attrs.get("column-order", ())]
     rest = [str(name) for name in table if name not in ordered]
@@ -29,16 +35,16 @@ def column_names(table: Any) -> list[str]:
 def index_of(table: Any, n_rows: int | None = None) -> Names:
     """The index: the names of the rows. Shape (n_rows,)."""
     name = _index_name(table)
-    if isinstance(table, h5py.Dataset):
-        return _strings(table[name])
+    if is_array(table):
+        return as_names(table[name])
     item = table.get(name)
     if item is None:
         if n_rows is None:
-            raise SourceError(f"{table.file.filename}: {table.name} has no index {name!r}")
+            raise SourceError(f"{_where(table)}: {table.name} has no index {name!r}")
         return np.array([str(row) for row in range(n_rows)], dtype=object)
-    column = _column(item, 0, _length(item))
+    column = column_of(item, 0, _length(item))
     if column is None:
-        raise SourceError(f"{table.file.filename}: the index of {table.name} is not understood")
+        raise SourceError(f"{_where(table)}: the index of {table.name} is not understood")
     return np.array([str(value) for value in column.to_pylist()], dtype=object)
 
 
@@ -48,10 +54,10 @@ def read_column(table: Any, name: str, start: int, stop: int) -> pa.Array:
     Returns:
         The column; all null where its encoding has no table form (a nested group).
     """
-    if isinstance(table, h5py.Dataset):
+    if is_array(table):
         column = _legacy_column(table, name, start, stop)
     else:
-        column = _column(table[name], start, stop)
+        column = column_of(table[name], start, stop)
     return pa.nulls(stop - start) if column is None else column
 
 
@@ -66,25 +72,26 @@ def text_columns(table: Any, n_rows: int) -> dict[str, Names]:
 
 
 def _index_name(table: Any) -> str:
-    if isinstance(table, h5py.Dataset):
+    if is_array(table):
         names = table.dtype.names or ()
         if not names:
-            raise SourceError(f"{table.file.filename}: {table.name} is not a table")
+            raise SourceError(f"{_where(table)}: {table.name} is not a table")
         return "index" if "index" in names else "_index" if "_index" in names else names[0]
     return str(table.attrs.get("_index", "_index" if "_index" in table else "index"))
 
 
 def _length(item: Any) -> int:
-    if isinstance(item, h5py.Dataset):
+    if is_array(item):
         return int(item.shape[0])
     return int((item["codes"] if "codes" in item else item["values"]).shape[0])
 
 
-def _column(item: Any, start: int, stop: int) -> pa.Array | None:
-    if isinstance(item, h5py.Dataset):
+def column_of(item: Any, start: int, stop: int) -> pa.Array | None:
+    """Rows `start` to `stop` of an item that is a column; None where it is none."""
+    if is_array(item):
         categories = item.attrs.get("categories")
-        if isinstance(categories, h5py.Reference):  # AnnData 0.7
-            named: Any = item.file[categories]
+        if categories is not None:  # AnnData 0.7: a reference in HDF5, a name in zarr
+            named: Any = (item.parent if isinstance(categories, str) else item.file)[categories]
             return _look_up(item[start:stop], named[:])
         return _array(item[start:stop]) if item.ndim == 1 else None
     encoding = str(item.attrs.get("encoding-type", ""))
@@ -92,12 +99,14 @@ def _column(item: Any, start: int, stop: int) -> pa.Array | None:
         return _look_up(item["codes"][start:stop], _values_of(item["categories"]))
     if {"values", "mask"} <= set(item):  # nullable integers, booleans, strings
         values, mask = _array(item["values"][start:stop]), item["mask"][start:stop]
+        if values is None:
+            return None
         return pa.array(values.to_numpy(zero_copy_only=False), values.type, mask=mask)
     return None
 
 
 def _values_of(item: Any) -> NDArray[Any]:
-    if isinstance(item, h5py.Dataset):
+    if is_array(item):
         return item[:]
     return item["values"][:]
 
@@ -107,31 +116,46 @@ def _legacy_column(table: Any, name: str, start: int, stop: int) -> pa.Array | N
     if values.ndim != 1:
         return None
     categories = table.file.get(f"uns/{name}_categories")
-    if isinstance(categories, h5py.Dataset) and values.dtype.kind in "iu":  # AnnData 0.6
+    if is_array(categories) and values.dtype.kind in "iu":  # AnnData 0.6
         return _look_up(values, np.atleast_1d(categories[()]))
     return _array(values)
 
 
-def _look_up(codes: NDArray[Any], categories: NDArray[Any]) -> pa.Array:
+def _look_up(codes: NDArray[Any], categories: NDArray[Any]) -> pa.Array | None:
     """Categories by code; a negative code is a missing value."""
     known = _array(categories)
+    if known is None:
+        return None
     codes = codes.astype(np.int64)
     if codes.size and int(codes.max()) >= len(known):
         raise SourceError(f"category {int(codes.max())} of {len(known)}: the table is damaged")
     return known.take(pa.array(codes, mask=codes < 0))
 
 
-def _array(values: NDArray[Any]) -> pa.Array:
-    if values.dtype.kind in "OSU":
-        return pa.array(_strings(values), pa.string())
+def _array(values: NDArray[Any]) -> pa.Array | None:
+    """Values as a column; None where a table has no such type (records, complex numbers)."""
+    kind = values.dtype.kind
+    if kind in "OSU":
+        return pa.array(as_names(values), pa.string())
+    if kind not in "biufmM":
+        return None
+    if kind == "f" and values.dtype.itemsize not in (4, 8):  # half and long double
+        return pa.array(values.astype(np.float32 if values.dtype.itemsize < 4 else np.float64))
     return pa.array(values.astype(values.dtype.newbyteorder("=")))
 
 
-def _strings(values: NDArray[Any]) -> Names:
+def as_names(values: Iterable[Any]) -> Names:
+    r"""Text or bytes as text; bytes that are no UTF-8 as `\xe9`, so that two names stay two."""
     return np.array(
         [
-            value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
+            value.decode("utf-8", errors="backslashreplace")
+            if isinstance(value, bytes)
+            else str(value)
             for value in values
         ],
         dtype=object,
     )
+
+
+def _where(item: Any) -> str:
+    return str(item.file.filename)

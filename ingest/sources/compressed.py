@@ -1,4 +1,4 @@
-"""Compressed sparse and dense matrices in HDF5, read a bounded range at a time.
+"""Compressed sparse and dense matrices in HDF5 or zarr, read a bounded range at a time.
 
 Knows no AnnData and no 10x layout: its callers say which dimension holds the cells.
 """
@@ -7,21 +7,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from ...platform.errors import SourceError
+from .annotations import is_array
 from .protocol import RawBlock, Triplets
 
 MOST_VALUES = 2**22
 """Most values read at once: about 50 MB with their indices."""
 
 
+REPEATS = "cells with a gene more than once: its values are summed, as scipy does"
+"""The note of a matrix with repeated indices."""
+
+_LOOKED_AT = 200
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompressedMatrix:
-    """data, indices and indptr in an open HDF5 file; `major` is the dimension of indptr.
+    """data, indices and indptr in an open file; `major` is the dimension of indptr.
 
     Attributes:
         where: the file and place, for errors.
@@ -31,7 +37,7 @@ class CompressedMatrix:
     """
 
     where: str
-    group: h5py.Group
+    group: Any
     n_major: int
     n_minor: int
 
@@ -39,7 +45,7 @@ class CompressedMatrix:
         self, start: int, stop: int
     ) -> Iterator[tuple[int, int, NDArray[Any], NDArray[Any], NDArray[np.int64]]]:
         """(first, last, values, minor indices, indptr from 0) of bounded runs of the major."""
-        data, indices = _dataset(self.group, "data"), _dataset(self.group, "indices")
+        data, indices = _array(self.group, "data"), _array(self.group, "indices")
         indptr = self._indptr(start, stop, len(data))
         if len(indices) != len(data):
             raise SourceError(
@@ -58,28 +64,40 @@ class CompressedMatrix:
                     f"{self.n_major} x {self.n_minor}: the file is damaged"
                 )
             runs = indptr[first - start : last - start + 1] - low
-            yield first, last, data[low:high], minor, runs
+            yield first, last, widened(data[low:high], self.where), minor, runs
             first = last
 
     def _indptr(self, start: int, stop: int, n_values: int) -> NDArray[np.int64]:
-        stored = _dataset(self.group, "indptr")
+        stored = _array(self.group, "indptr")
         if len(stored) != self.n_major + 1:
             raise SourceError(
                 f"{self.where}: indptr has {len(stored)} values, expected {self.n_major + 1}"
             )
         indptr = stored[start : stop + 1].astype(np.int64)
-        if (np.diff(indptr) < 0).any() or int(indptr[0]) < 0 or int(indptr[-1]) > n_values:
-            raise SourceError(f"{self.where}: indptr does not fit the {n_values} stored values")
+        ascends = not (np.diff(indptr) < 0).any() and (start > 0 or int(indptr[0]) == 0)
+        if not ascends or int(indptr[0]) < 0 or int(indptr[-1]) > n_values:
+            raise SourceError(
+                f"{self.where}: indptr does not fit the {n_values} stored values: expected to "
+                "ascend from 0: the file is damaged"
+            )
         return indptr
 
     def row_blocks(self, start: int, stop: int) -> Iterator[RawBlock]:
         """Blocks of cells, where the major dimension holds the cells."""
         for first, last, values, minor, runs in self.pieces(start, stop):
-            if values.dtype.itemsize < 4:
-                values = values.astype(np.int64)  # repeated indices are summed: 8 bits overflow
             matrix = sparse.csr_matrix((values, minor, runs), shape=(last - first, self.n_minor))
             matrix.sum_duplicates()  # sorts, too: files with unsorted or repeated indices exist
             yield RawBlock(start=first, matrix=matrix)
+
+    def has_repeats(self) -> bool:
+        """Whether a run of the major, of some at its begin and end, has an index twice."""
+        for start in {0, max(0, self.n_major - _LOOKED_AT)}:
+            stop = min(self.n_major, start + _LOOKED_AT)
+            for first, last, _, minor, runs in self.pieces(start, stop):
+                rows = np.repeat(np.arange(first, last), np.diff(runs))
+                if len(np.unique(rows * self.n_minor + minor)) < len(minor):
+                    return True
+        return False
 
     def column_triplets(self) -> Iterator[Triplets]:
         """All values, where the major dimension holds the genes."""
@@ -88,19 +106,35 @@ class CompressedMatrix:
             yield Triplets(cells=minor.astype(np.int64), genes=genes, values=values)
 
 
-def dense_blocks(matrix: h5py.Dataset, start: int, stop: int) -> Iterator[RawBlock]:
-    """Blocks of cells of a dense cells x genes data set."""
+def dense_blocks(matrix: Any, start: int, stop: int) -> Iterator[RawBlock]:
+    """Blocks of cells of a dense cells x genes array."""
     n_genes = int(matrix.shape[1])
     rows = max(1, MOST_VALUES // max(1, n_genes))
     if matrix.chunks:  # whole chunks: a compressed chunk read twice is unpacked twice
         rows = max(matrix.chunks[0], rows // matrix.chunks[0] * matrix.chunks[0])
     for first in range(start, stop, rows):
         last = min(stop, first + rows)
-        yield RawBlock(start=first, matrix=sparse.csr_matrix(matrix[first:last]))
+        yield RawBlock(
+            start=first, matrix=sparse.csr_matrix(widened(matrix[first:last], matrix.name))
+        )
 
 
-def _dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+def widened(values: NDArray[Any], where: str) -> NDArray[Any]:
+    """Values in a type that holds their sums, and that scipy knows: repeated ones are summed.
+
+    Raises:
+        SourceError: they are no numbers.
+    """
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    if kind not in "biuf":
+        raise SourceError(f"{where}: holds values of type {values.dtype}, expected numbers")
+    if kind == "f":
+        return values.astype(np.float32 if size < 4 else np.float64 if size > 4 else values.dtype)
+    return values if size == 8 else values.astype(np.int64)
+
+
+def _array(group: Any, name: str) -> Any:
     item = group.get(name)
-    if not isinstance(item, h5py.Dataset):
+    if not is_array(item):
         raise SourceError(f"{group.file.filename}: {group.name} has no {name!r}: not a matrix")
     return item

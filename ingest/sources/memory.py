@@ -14,8 +14,8 @@ import pyarrow as pa
 from scipy import sparse
 
 from ...platform.errors import SourceError
-from .compressed import MOST_VALUES
-from .h5ad import sounds_like_counts
+from .anndata_file import sounds_like_counts
+from .compressed import MOST_VALUES, widened
 from .protocol import INDEX, Layer, Names, RawBlock, Triplets, sample_rows
 
 if TYPE_CHECKING:
@@ -67,14 +67,12 @@ class MemorySource:
     def obs(self, start: int, stop: int) -> pa.Table:
         """The columns of obs for some cells."""
         part = self.adata.obs.iloc[start:stop]
-        columns = {
-            str(name): pa.array(
-                part[name].astype(object) if part[name].dtype == "category" else part[name],
-                from_pandas=True,
-            )
-            for name in part.columns
-        }
-        return pa.table(columns)
+        names = self.obs_columns()
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise SourceError(f"{self.path}: obs has the column {repeated[0]!r} more than once")
+        columns = [_column(part.iloc[:, place]) for place in range(len(names))]
+        return pa.table(columns, names=names)
 
     def sample(self, layer: str) -> Triplets:
         """Some rows."""
@@ -85,7 +83,9 @@ class MemorySource:
         matrix = self._matrix(layer)
         rows = max(1, MOST_VALUES // max(1, int(matrix.shape[1])))
         for first in range(start, stop, rows):
-            block = sparse.csr_matrix(matrix[first : min(stop, first + rows)])
+            # a copy: a slice of all rows is the caller's own matrix, and sorting changes it
+            block = sparse.csr_matrix(matrix[first : min(stop, first + rows)], copy=True)
+            block.data = widened(block.data, f"{self.path}: {layer}")
             block.sum_duplicates()
             yield RawBlock(start=first, matrix=block)
 
@@ -101,3 +101,14 @@ class MemorySource:
         if place == "raw/X" and raw is not None:
             return raw.X
         return self.adata.X if place == "X" else self.adata.layers[place.removeprefix("layers/")]
+
+
+def _column(values: Any) -> pa.Array:
+    """One column; text where its values are of several types."""
+    plain = values.astype(object) if values.dtype == "category" else values
+    try:
+        return pa.array(plain, from_pandas=True)
+    except pa.ArrowException:
+        texts = [None if missing else str(value)
+                 for value, missing in zip(plain, values.isna(), strict=True)]  # fmt: skip
+        return pa.array(texts, pa.string())

@@ -82,7 +82,7 @@ class Source(Protocol):
 
     @property
     def format(self) -> str:
-        """Name of the reader: h5ad, 10x_h5, 10x_mtx, csv, spool, memory."""
+        """Name of the reader (`formats.READERS`), or spool, or memory."""
         ...
 
     @property

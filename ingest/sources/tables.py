@@ -4,7 +4,6 @@ Knows delimiters and R's habit of leaving the corner cell out; asks its caller w
 genes. Reads line by line, so the memory needed is that of a few lines.
 """
 
-import gzip
 import io
 import warnings
 from collections.abc import Callable, Generator, Iterator
@@ -18,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ...platform.errors import NoGenesError, SourceError
+from .archives import UNREADABLE, unzipped
 from .protocol import INDEX, Layer, Names, RawBlock, Triplets
 
 Orientation = Literal["genes_x_cells", "cells_x_genes"]
@@ -206,15 +206,16 @@ def _is_number(word: str) -> bool:
 @contextmanager
 def _text(path: Path) -> Generator[IO[str]]:
     try:
-        opened: IO[bytes] = path.open("rb")
-        with opened as raw:
+        with path.open("rb") as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
-            data = gzip.GzipFile(fileobj=raw) if zipped else raw
+            data = unzipped(raw, path.stat().st_size, str(path)) if zipped else raw
             yield io.TextIOWrapper(data, encoding="utf-8-sig", newline=None)
     except UnicodeDecodeError as error:
-        raise SourceError(f"{path}: is not text in UTF-8: {error}") from error
-    except (OSError, EOFError) as error:
+        raise SourceError(
+            f"{path}: is not text in UTF-8: {error}; convert it first: iconv -f latin1 -t utf8"
+        ) from error
+    except UNREADABLE as error:
         raise SourceError(f"{path}: cannot be read to its end: {error}") from error
 
 

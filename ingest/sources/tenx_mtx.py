@@ -3,9 +3,6 @@
 Knows 10x's layout; a tar is read member by member and never unpacked to disk.
 """
 
-import gzip
-import io
-import tarfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,25 +15,38 @@ import pandas as pd
 import pyarrow as pa
 
 from ...platform.errors import SourceError
+from .archives import UNREADABLE, members_of, open_tar, unzipped
 from .protocol import INDEX, Layer, Names, RawBlock, Triplets
-from .tenx_h5 import GENE_EXPRESSION, left_out_note
+from .tenx_h5 import GENE_EXPRESSION, left_out_note, listed_types
 
 _LINES = 2**20
+_MOST_NAMES = 2**28
 _MATRIX, _GENES, _BARCODES = "matrix.mtx", ("features.tsv", "genes.tsv"), "barcodes.tsv"
+
+MATRIX_ENDINGS = (_MATRIX, f"{_MATRIX}.gz")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TenxMtxSource:
-    """A filtered_feature_bc_matrix folder, or its tar."""
+    """A filtered_feature_bc_matrix folder, its tar, or a matrix.mtx with its parts beside it."""
 
     path: Path
+    feature_type: str = GENE_EXPRESSION
     format: str = "10x_mtx"
 
     @property
     def notes(self) -> tuple[str, ...]:
         """The feature types that are left out, with their numbers."""
+        return left_out_note(self._types())
+
+    def feature_types(self) -> list[str]:
+        """The types of features that it holds; none where the folder does not say."""
+        types = self._types()
+        return [] if types is None else sorted({str(kind) for kind in types})
+
+    def _types(self) -> Names | None:
         features = self._features()
-        return left_out_note(features[2]) if len(features) > 2 else ()
+        return features[2] if len(features) > 2 else None
 
     def layers(self) -> list[Layer]:
         """One layer: the matrix, read from its beginning."""
@@ -49,6 +59,11 @@ class TenxMtxSource:
                 f"{named[1]} barcodes are named"
             )
         n_genes = len(self._kept())
+        if n_genes == 0 and n_features:
+            raise SourceError(
+                f"{self.path}: holds no feature of type {self.feature_type}: "
+                f"it has {listed_types(self._types())}"
+            )
         return [Layer(name="matrix", n_genes=n_genes, order="columns", n_stored=n_stored)]
 
     def genes(self, layer: str) -> dict[str, Names]:
@@ -108,8 +123,13 @@ class TenxMtxSource:
                         genes=gene_of[genes][known],
                         values=chunk["value"].to_numpy()[known],
                     )
-            except (ValueError, pd.errors.ParserError, EOFError, OSError) as error:
+            except UNREADABLE as error:
                 raise SourceError(f"{self.path}: {_MATRIX} is damaged: {error}") from error
+        if n_read > n_stored:
+            raise SourceError(
+                f"{self.path}: {_MATRIX} announces {n_stored} values and holds {n_read}: the file "
+                "is damaged"
+            )
         if n_read < n_stored and lines == _LINES:
             raise SourceError(
                 f"{self.path}: {_MATRIX} announces {n_stored} values and ends after {n_read}: "
@@ -149,7 +169,7 @@ class TenxMtxSource:
         features = self._features()
         if len(features) < 3:
             return np.arange(len(features[0]))
-        return np.flatnonzero(features[2] == GENE_EXPRESSION)
+        return np.flatnonzero(features[2] == self.feature_type)
 
     def _table(self, *names: str) -> list[Names]:
         status = self.path.stat()
@@ -164,23 +184,40 @@ class TenxMtxSource:
             if len(found) != 1:
                 raise self._not_one(names, [str(path) for path in found])
             with found[0].open("rb") as file:
-                yield _unzipped(file, found[0].name)
+                yield _unzipped(file, found[0].stat().st_size, str(found[0]))
             return
-        try:
-            with tarfile.open(self.path, "r:*") as archive:
-                members = [m for m in archive if m.isfile() and Path(m.name).name in wanted]
-                if len(members) != 1:
-                    raise self._not_one(names, [member.name for member in members])
-                file = archive.extractfile(members[0])
-                if file is None:
-                    raise self._not_one(names, [])
-                yield _unzipped(file, members[0].name)
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise SourceError(f"{self.path}: not a whole tar: {error}") from error
+        if self.path.name.endswith(MATRIX_ENDINGS):
+            found = [path for path in parts_beside(self.path) if path.name.endswith(tuple(wanted))]
+            if len(found) != 1:
+                raise self._not_one(names, [str(path) for path in found])
+            with found[0].open("rb") as file:
+                yield _unzipped(file, found[0].stat().st_size, str(found[0]))
+            return
+        with open_tar(self.path) as archive:
+            members = [m for m in members_of(archive, self.path) if Path(m.name).name in wanted]
+            if len(members) != 1:
+                raise self._not_one(names, [member.name for member in members])
+            file = archive.extractfile(members[0])
+            if file is None:
+                raise self._not_one(names, [])
+            yield _unzipped(file, members[0].size, f"{self.path}: {members[0].name}")
 
     def _not_one(self, names: tuple[str, ...], found: list[str]) -> SourceError:
         have = ", ".join(found) or "none"
         return SourceError(f"{self.path}: expected one {' or '.join(names)}(.gz), found {have}")
+
+
+def parts_beside(path: Path) -> list[Path]:
+    """A matrix.mtx(.gz) whose name a sample leads (as GEO has it), and what names its parts.
+
+    Returns:
+        Matrix, genes, barcodes; only the matrix where it lies alone.
+    """
+    lead = path.name.removesuffix(".gz").removesuffix(_MATRIX)
+    near = [
+        path.with_name(f"{lead}{name}{end}") for name in (*_GENES, _BARCODES) for end in ("", ".gz")
+    ]
+    return [path, *(part for part in near if part.is_file())]
 
 
 @lru_cache(maxsize=4)
@@ -190,15 +227,18 @@ def _read_table(
     """The columns of a small table; kept, for finding it in a tar means unpacking the tar."""
     with source.open_member(*names) as file:
         try:
-            lines = file.read().decode("utf-8", errors="replace").splitlines()
-        except (EOFError, OSError) as error:
+            data = file.read(_MOST_NAMES + 1)
+        except UNREADABLE as error:
             raise SourceError(f"{source.path}: {names[0]} is damaged: {error}") from error
-    rows = [line.split("\t") for line in lines if line]
+    if len(data) > _MOST_NAMES:
+        raise SourceError(
+            f"{source.path}: {names[0]} holds more than {_MOST_NAMES:,} bytes: no list of names"
+        )
+    lines = data.decode("utf-8", errors="backslashreplace").split("\n")
+    rows = [line.removesuffix("\r").split("\t") for line in lines if line.strip()]
     width = min((len(row) for row in rows), default=1)
     return [np.array([row[column] for row in rows], dtype=object) for column in range(width)]
 
 
-def _unzipped(file: IO[bytes], name: str) -> IO[bytes]:
-    if name.endswith(".gz"):
-        return io.BufferedReader(gzip.GzipFile(fileobj=file))  # pyright: ignore[reportArgumentType]
-    return file
+def _unzipped(file: IO[bytes], size: int, where: str) -> IO[bytes]:
+    return unzipped(file, size, where) if where.endswith(".gz") else file

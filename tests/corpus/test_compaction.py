@@ -17,7 +17,8 @@ from cytolake.corpus.payload.own_columns import fit_together, in_columns, join, 
 from cytolake.corpus.store import Corpus
 from cytolake.corpus.upkeep import compaction, remaking
 from cytolake.corpus.upkeep.compaction import commit_prepared, compact, plan_compaction
-from cytolake.corpus.upkeep.remaking import mixed_order, prepare
+from cytolake.corpus.upkeep.mixing import mixed_order
+from cytolake.corpus.upkeep.remaking import prepare
 from cytolake.corpus.upkeep.vacuum import vacuum
 from cytolake.platform.errors import CorpusError, DamageError
 from cytolake.platform.faults import watching

@@ -22,6 +22,8 @@ from cytolake.platform.errors import CorpusError, DamageError, NewerFormatError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from .made_segments import made_batch, made_segment
+
 
 @pytest.fixture
 def segment_folder(build_fake_corpus: Callable[[Path], Corpus], tmp_path: Path):
@@ -224,3 +226,11 @@ def test_deep_verification_finds_a_file_swapped_for_one_of_equal_size(segment_fo
     assert verify_segment(segment_folder) == []
     assert "obs.parquet has other bytes" in verify_segment(segment_folder, deep=True)[0]
     shutil.rmtree(segment_folder)
+
+
+def test_cells_that_are_given_in_another_order_of_genes_stay_as_they_are(tmp_path: Path) -> None:
+    batch = made_batch(12, 9, seed=3)
+    turned = replace(batch, gene_ids=batch.gene_ids[::-1].copy())
+    before = (turned.indices.copy(), turned.counts.copy())
+    made_segment(tmp_path / "s-0", turned)
+    assert (turned.indices == before[0]).all() and (turned.counts == before[1]).all()

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 from cytolake.corpus.cells import CellBatch
 from cytolake.corpus.content import content_hashes, content_keys
-from cytolake.corpus.genes import Vocabulary
 from cytolake.corpus.log.receipts import Receipt
 from cytolake.corpus.medians import MediansSet
 from cytolake.corpus.payload.writing import write_segment
 from cytolake.corpus.store import Corpus
+from cytolake.corpus.vocabularies import Vocabulary
 from cytolake.evaluate.recipe import EvaluationRecipe
 from cytolake.platform.configuration import parse_values
 from cytolake.platform.settings import Settings

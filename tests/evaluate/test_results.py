@@ -5,9 +5,9 @@ import math
 
 import pyarrow as pa
 import pytest
-from cytolake.evaluate.report import render_report
 from cytolake.evaluate.results import EvaluationResult, compare, counted, joined
 from cytolake.evaluate.scores import Score
+from cytolake.platform.page import render_report
 from matplotlib.figure import Figure
 from rich.console import Console
 

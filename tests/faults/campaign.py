@@ -71,7 +71,7 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
             found=int(outcome.found),
             stream=int("stream" in told),
             sql=int(any(question.startswith("SELECT") for question in told)),
-            anndata=int("to_anndata" in told),
+            anndata=int(bool({"to_anndata", "to_mudata"} & told)),
             older=int(any(" of " in question for question in told)),
             harmless=int(outcome.is_harmless),
             silent=int(outcome.is_silent),
@@ -82,7 +82,7 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
     columns = ("faults", "found", "stream", "sql", "anndata", "older", "harmless", "silent")
     lines = [
         "| file | fault | faults | found by verify --deep | told by stream | by SQL "
-        "| by to_anndata | by older snapshots | harmless | silent |",
+        "| by to_anndata, to_mudata | by older snapshots | harmless | silent |",
         "|---|---|" + "---:|" * len(columns),
     ]
     for (kind, what), row in sorted(counts.items()):

@@ -116,7 +116,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _is_shard(name: str) -> bool:
-    return "/rna.zarr/X/" in name and "/c/" in name
+    return ".zarr/X/" in name and "/c/" in name
 
 
 def _flip_bit(data: bytearray, draw: random.Random) -> bytes:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cytolake.corpus.log import tombstones
+from cytolake.corpus.log import links, tombstones
 from cytolake.corpus.log.tags import tags
 from cytolake.corpus.payload import integrity
 from cytolake.corpus.query.uses import uses
@@ -33,7 +33,7 @@ from cytolake.tests.faults.sound_corpus import OLD, TAGGED, kinds_of
 _ROWS = "SELECT count(*) AS n, bit_xor(hash(t)) AS rows FROM {view} t"
 _VIEWS = (
     *("cells", "genes", "measured", "expression"),
-    *("sources", "source_obs", "dropped", "segments"),
+    *("sources", "source_obs", "dropped", "segments", "features", "protein"),
 )
 _QUERIES = (
     *(_ROWS.format(view=view) for view in _VIEWS),
@@ -42,6 +42,7 @@ _QUERIES = (
     "SELECT gene_id, sum(count) AS total FROM expression GROUP BY 1 ORDER BY 1",
     "SELECT c.tissue, sum(e.count) AS total FROM expression e JOIN cells c USING (cell_id) "
     "WHERE e.symbol = 'GENE7' GROUP BY 1 ORDER BY 1",
+    "SELECT source_id, is_primary, count(*) AS n FROM cells GROUP BY ALL ORDER BY ALL",
 )
 _REFUSED = "refused: "
 
@@ -132,6 +133,7 @@ def _questions(folder: Path) -> dict[str, Callable[[], Any]]:
         "uses": lambda: [asdict(use) for use in uses(folder)],
         "stream": lambda: _stream(streamed()),
         "to_anndata": lambda: _anndata(streamed()),
+        "to_mudata": lambda: _mudata(streamed()),
         **{query: sql(newest, query) for query in _QUERIES},
         "show": lambda: newest().show(),
     }
@@ -177,6 +179,13 @@ def _anndata(corpus: Corpus) -> list[Any]:
     return [counts.hexdigest(), adata.obs.to_csv(), adata.var.to_csv()]
 
 
+def _mudata(corpus: Corpus) -> list[Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = corpus.to_mudata("source_id = 'heart'", ["protein"])["protein"]
+    return [found.X.toarray().tolist(), found.obs.to_csv(), found.var.to_csv()]
+
+
 def _digest(answer: Any) -> str:
     return hashlib.sha256(repr(answer).encode()).hexdigest()
 
@@ -185,6 +194,7 @@ def _forget() -> None:
     """What this process knows of files that it has read: a fresh one knows nothing."""
     integrity._hashes.clear()
     tombstones._read.cache_clear()
+    links.read_links.cache_clear()
 
 
 def main(sound: Path, folder: Path, seed: int, first: int, step: int, n_faults: int) -> None:

@@ -1,8 +1,9 @@
 """A small corpus that has a file of every kind, and what kind a file is of.
 
 Knows no fault. Several sources in many small segments, one segment of several chunks, annotations,
-deleted and withdrawn cells, a refused and a replaced source, a compaction, tags, uses, and a log
-long enough to have a checkpoint before its newest commits.
+deleted and withdrawn cells, a refused and a replaced source, a source of cells that are there
+already, one with proteins, a compaction, tags, uses, and a log long enough to have a checkpoint
+before its newest commits.
 """
 
 import re
@@ -15,6 +16,7 @@ from cytolake.corpus.cells import CellBatch
 from cytolake.corpus.change.annotation import annotate
 from cytolake.corpus.change.deletion import delete, withdraw
 from cytolake.corpus.content import content_hashes, content_keys
+from cytolake.corpus.features import FeatureBatch
 from cytolake.corpus.log.commits import commit_source
 from cytolake.corpus.log.receipts import Receipt
 from cytolake.corpus.log.tags import tag
@@ -25,6 +27,7 @@ from cytolake.corpus.schema import DROPPED_COLUMNS
 from cytolake.corpus.store import Corpus
 from cytolake.corpus.upkeep.compaction import compact
 from deltalake import DeltaTable
+from scipy import sparse
 
 OLD, TAGGED = 4, "first-release"
 """A snapshot that stays open, though newer ones took files out of it; and the tag of another."""
@@ -36,6 +39,7 @@ _KINDS = (
     ("{table}: what is newest", r"(cells|sources)/\.newest\.json"),
     ("{table}: rows", r"(cells|sources)/[0-9a-f]{64}\.parquet"),
     ("withdrawn", r"withdrawn/.*\.parquet"),
+    ("links", r"links/.*\.parquet"),
     ("mark", r"(tags|uses)/\..*\.there"),
     ("tag", r"tags/.*\.json"),
     ("use", r"uses/.*\.json"),
@@ -51,6 +55,11 @@ _KINDS = (
     ("X: data shard", r"segments/[^/]+/rna\.zarr/X/data/c/\d+"),
     ("obs, var: zarr.json", r"segments/[^/]+/rna\.zarr/(?!X/).*zarr\.json|.*/rna\.zarr/zarr\.json"),
     ("obs, var: array", r"segments/[^/]+/rna\.zarr/(?!X/).*/c/.*"),
+    ("protein.parquet", r"segments/[^/]+/protein\.parquet"),
+    ("protein: index", r"segments/[^/]+/protein/.*\.parquet"),
+    ("protein: X shard", r"segments/[^/]+/protein\.zarr/X/.*/c/\d+"),
+    ("protein: zarr.json", r"segments/[^/]+/protein\.zarr/.*zarr\.json"),
+    ("protein: obs, var", r"segments/[^/]+/protein\.zarr/(?!X/).*/c/.*"),
 )
 
 
@@ -99,7 +108,8 @@ def build(folder: Path) -> None:
     _ingest(corpus, "gut", n_segments=1, draw=1)
     compact(folder, cells_per_segment=32, small=16)
     corpus.refuse_source(_receipt("tears", [], n_read=2), "two cells")
-    _ingest(corpus, "heart", n_segments=2)
+    _ingest(corpus, "heart", n_segments=2, n_proteins=5)
+    _ingest(corpus, "biopsy", n_segments=1, like="lung-0-0", lifted="region")
     newest = Corpus.open(folder)
     tag(folder, "second-release", newest.snapshot)
     for kind, name in (("pretrain", "run-1"), ("evaluate", "run-2"), ("export", "cells.h5ad")):
@@ -116,12 +126,34 @@ def _ingest(
     share: float = 0.3,
     lifted: str | None = None,
     draw: int = 0,
+    n_proteins: int = 0,
+    like: str | None = None,
 ) -> None:
-    """Commit a source; `draw` above 0 is another file of that name, which replaces it."""
-    records = [
-        _segment(corpus, name, part, n_cells - part, n_genes, share, lifted, draw)
-        for part in range(n_segments)
-    ]
+    """Commit a source.
+
+    Args:
+        corpus: any handle of it.
+        name: of the source.
+        n_segments: in how many.
+        n_cells: of the first segment; the next one has one less.
+        n_genes: measured.
+        share: of the counts that are above 0.
+        lifted: a column of the source's own to lift into `cells`.
+        draw: above 0 it is another file of that name, which replaces the first.
+        n_proteins: counted beside the genes.
+        like: a segment whose cells come once more, with three quarters of their genes.
+    """
+    records: list[SegmentRecord] = []
+    for part in range(n_segments):
+        segment_id = f"{name}-{draw}-{part}"
+        gene_ids = [f"ENSG{number:011}" for number in range(1, n_genes + 1)]
+        cells = _cells(like or segment_id, name, n_cells - part, gene_ids, share, lifted)
+        if like is not None:
+            cells = _with_fewer_genes(cells, n_genes * 3 // 4)
+        first_row = part * (n_cells - part + 2)
+        features = {"protein": _proteins(segment_id, n_cells - part, n_proteins)}
+        given = features if n_proteins else {}
+        records.append(_segment(corpus, segment_id, name, draw, cells, first_row, given))
     receipt = _receipt(name, records, draw=draw)
     commit_source(corpus.folder, receipt, records, replace=draw > 0)
 
@@ -147,17 +179,13 @@ def _receipt(
 
 def _segment(
     corpus: Corpus,
+    segment_id: str,
     name: str,
-    part: int,
-    n_cells: int,
-    n_genes: int,
-    share: float,
-    lifted: str | None,
     draw: int,
+    cells: CellBatch,
+    first_row: int,
+    features: dict[str, FeatureBatch],
 ) -> SegmentRecord:
-    segment_id = f"{name}-{draw}-{part}"
-    gene_ids = [f"ENSG{number:011}" for number in range(1, n_genes + 1)]
-    cells = _cells(segment_id, name, n_cells, gene_ids, share, lifted)
     dropped = {
         "barcode": [f"{segment_id}-x{number}" for number in range(2)],
         "reason": ["total_counts"] * 2,
@@ -166,25 +194,56 @@ def _segment(
         "mito_fraction": [None, None],
     }
     var = {
-        "gene_id": gene_ids,
-        "symbol": [f"GENE{number}" for number in range(n_genes)],
-        "biotype": ["protein_coding"] * n_genes,
-        "mapping": ["ensembl"] * n_genes,
-        "source_name": gene_ids,
+        "gene_id": list(cells.gene_ids),
+        "symbol": [f"GENE{number}" for number in range(cells.n_genes)],
+        "biotype": ["protein_coding"] * cells.n_genes,
+        "mapping": ["ensembl"] * cells.n_genes,
+        "source_name": list(cells.gene_ids),
     }
     return write_segment(
         corpus.segments_folder / segment_id,
         segment_id,
         cells,
         pa.table(var),
-        pa.table({"cluster": [number % 3 for number in range(n_cells)]}),
+        pa.table({"cluster": [number % 3 for number in range(cells.n_cells)]}),
         pa.table(dropped, schema=DROPPED_COLUMNS),
         {
             "corpus_uuid": corpus.uuid,
             "source_id": name,
             "source_sha256": _sha256(name, draw),
-            "first_row": part * (n_cells + 2),
+            "first_row": first_row,
         },
+        features=features,
+    )
+
+
+def _proteins(segment_id: str, n_cells: int, n_proteins: int) -> FeatureBatch:
+    """Counts of proteins that the segment's name decides."""
+    draw = np.random.default_rng(zlib.crc32(f"{segment_id} proteins".encode()))
+    matrix = sparse.csr_matrix(draw.poisson(2.0, (n_cells, n_proteins)).astype(np.uint32))
+    return FeatureBatch(
+        var=pa.table({"feature_id": [f"CD{number}" for number in range(n_proteins)]}),
+        indptr=matrix.indptr.astype(np.int64),
+        indices=matrix.indices.astype(np.int32),
+        counts=matrix.data.astype(np.uint32),
+    )
+
+
+def _with_fewer_genes(cells: CellBatch, n_genes: int) -> CellBatch:
+    """The same cells as someone else measured them: the first genes only."""
+    dense = cells.to_csr().toarray()[:, :n_genes].astype(np.uint32)
+    matrix = sparse.csr_matrix(dense)
+    indptr, indices = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32)
+    gene_ids = cells.gene_ids[:n_genes]
+    hashes = content_hashes(gene_ids, indptr, indices, matrix.data)
+    return CellBatch(
+        gene_ids=gene_ids,
+        indptr=indptr,
+        indices=indices,
+        counts=matrix.data,
+        n_counts=cells.n_counts,
+        content_keys=content_keys(hashes),
+        obs=cells.obs,
     )
 
 

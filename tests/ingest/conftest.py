@@ -9,6 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from cytolake.corpus.genes import GeneReference
+from cytolake.ingest import job
+from cytolake.ingest.sources_toml import SourcesFile
+from cytolake.platform.settings import Settings
 from scipy import sparse
 
 N_CODING, N_MITOCHONDRIAL = 20, 6
@@ -73,3 +76,15 @@ def resources() -> Path:
 def human(resources: Path) -> GeneReference:
     """The real table of human genes."""
     return GeneReference.load(resources / "reference/gene_table_human_gencode.tsv.gz")
+
+
+@pytest.fixture
+def run(reference_table: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Ingest files of a folder into one corpus with the small gene table."""
+    monkeypatch.setattr(job, "gene_table", lambda settings: reference_table)
+
+    def call(*entries: Any, unit_cells: int = 16, name: str = "lake", **others: Any):
+        plan = SourcesFile(source=entries, unit_cells=unit_cells, folder=tmp_path)
+        return job.ingest(str(tmp_path / name), plan, Settings(home=tmp_path), **others)
+
+    return call

@@ -1,9 +1,13 @@
+import gzip
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from cytolake.corpus.genes import GeneReference
 from cytolake.ingest.harmonise import choose_names, harmonise
+from cytolake.ingest.orthologs import Orthologs
 from cytolake.platform.errors import NoGenesError, SourceError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +16,16 @@ from scipy import sparse
 
 def names(*words: Any):
     return np.array(words, dtype=object)
+
+
+def column_of(path: Path, place: str):
+    """A column of a gene table in an HDF5 file, as written by anndata."""
+    with h5py.File(path) as file:
+        column: Any = file[place]
+        if isinstance(column, h5py.Group):
+            values: Any = column
+            return np.array(values["categories"].asstr()[:][values["codes"][:]], dtype=object)
+        return np.array(column.asstr()[:], dtype=object)
 
 
 def test_ids_symbols_and_aliases_of_one_gene_are_summed_and_counted(reference: GeneReference):
@@ -101,3 +115,126 @@ def test_half_of_the_coding_genes_make_no_panel(reference: GeneReference):
     many = harmonise({"index": names(*(f"G{i}" for i in range(1, 15)))}, reference, where="x")
     assert not many.panel
     assert not many.measures_mitochondria
+
+
+def test_ids_behind_a_genomes_prefix_are_ids(reference: GeneReference):
+    columns = {
+        "index": names("GRCh38_G1", "GRCh38_G2", "GRCh38_G3"),
+        "id": names("GRCh38_ENSG00000000001", "GRCh38_ENSG00000000002", "GRCh38_ENSG00000000003"),
+    }
+    genes = harmonise(columns, reference, where="x")
+    assert genes.column == "id"
+    assert genes.n_mapped == 3
+    assert genes.notes == (
+        "3 gene names begin with 'GRCh38_', the name of a genome: it was taken off",
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "sign"),
+    [
+        (
+            ("Actb", "Gapdh", "Tp53", "G1"),
+            "looks like mouse: 75% are symbols written like Actb, as mouse and rat write them",
+        ),
+        (
+            tuple(f"ENSMUSG{i:011d}" for i in range(9)),
+            "looks like mouse: 100% are ids that begin with ENSMUSG",
+        ),
+        (
+            tuple(f"ENSDARG{i:011d}" for i in range(9)),
+            "looks like zebrafish: 100% are ids that begin with ENSDARG",
+        ),
+        (("mm10_Actb", "mm10_Gapdh"), "looks like mouse: 100% are names that begin with mm10_"),
+    ],
+    ids=["symbols", "ids", "fish", "genome"],
+)
+def test_another_species_is_named(reference: GeneReference, words: tuple[str, ...], sign: str):
+    padded = words * 3 if "G1" not in words else (*words[:3] * 10, *["x1"] * 9, "G1")
+    with pytest.raises(NoGenesError) as caught:
+        harmonise({"index": names(*padded)}, reference, where="x.h5ad")
+    assert sign in str(caught.value)
+    assert "`orthologs`" in str(caught.value)
+
+
+def test_two_species_in_one_file_give_the_human_genes_and_say_so(reference: GeneReference):
+    human = [f"hg19_G{i}" for i in range(1, 9)]
+    mouse = [f"mm10_Gene{i}" for i in range(9)]
+    genes = harmonise({"index": names(*human, *mouse)}, reference, where="x")
+    assert genes.n_mapped == 8
+    assert genes.kinds == {"other_species": 9, "symbol": 8}
+    assert "9 gene names are of another species, outside the corpus: 9 mouse" in genes.notes
+    assert genes.coding_share == pytest.approx(8 / 26)
+
+
+def test_dates_and_unclear_names_are_listed_up_to_twenty(reference: GeneReference):
+    unknown = [f"nope{i}" for i in range(30)]
+    columns = {"index": names("G1", "G2", "G3", "TWICE", "1-Mar", *unknown)}
+    notes = harmonise(columns, reference, where="x").notes
+    assert "1 gene names are of several genes: TWICE" in notes
+    listed = next(line for line in notes if line.startswith("31 gene names are not known"))
+    assert listed.endswith("nope18, ...") and "1-Mar" in listed
+
+
+def test_a_source_of_another_species_is_mapped_through_orthologs(reference: GeneReference):
+    orthologs = Orthologs(
+        human_of={"Actb": "ENSG00000000001", "Gapdh": "ENSG00000000002"},
+        several=frozenset({"Both"}),
+        sha256="",
+    )
+    columns = {"index": names("a", "b", "c", "d"), "sym": names("Actb", "Gapdh", "Both", "Gm1")}
+    genes = harmonise(columns, reference, where="x", orthologs=orthologs)
+    assert genes.column == "sym"
+    assert genes.gene_ids.tolist() == [
+        "ENSG00000000001", "ENSG00000000002", "unmapped:Both", "unmapped:Gm1",
+    ]  # fmt: skip
+    assert genes.kinds == {"ambiguous": 1, "ortholog": 2, "other_species": 1}
+    assert "2 gene names were mapped through orthologs, one to one" in genes.notes
+
+
+def test_real_entrez_ids_lead_to_the_genes_of_the_symbols_beside_them(
+    resources: Path, human: GeneReference
+):
+    path = resources / "mait_mast/mait_96cells_log2tpm_entrez.h5ad"
+    entrez, symbols = (column_of(path, f"var/{column}") for column in ("entrez", "symbolid"))
+    by_id, by_symbol = human.map_names(entrez), human.map_names(symbols)
+    both = (by_id.kinds == "entrez") & (by_symbol.kinds == "symbol")
+    assert both.sum() > 12_000
+    assert (by_id.gene_ids == by_symbol.gene_ids)[both].mean() > 0.998
+
+
+def test_real_names_behind_hg19_are_mapped(resources: Path, human: GeneReference):
+    path = resources / "eccite_pbmc_mimitou2019/eccite_500cells_rna_adt_hto.h5mu"
+    columns = {"index": column_of(path, "mod/rna/var/_index")}
+    genes = harmonise(columns, human, where=str(path))
+    assert genes.n_mapped / genes.n_names > 0.7
+    assert genes.notes[0].startswith("19521 gene names begin with 'hg19_'")
+
+
+def test_row_numbers_of_a_real_file_are_not_taken_for_entrez_ids(
+    resources: Path, human: GeneReference
+):
+    path = resources / "pbmc_scvi_7480/pbmc_7480cells_200genes.h5ad"
+    columns = {
+        "index": names(*map(str, range(200))),
+        "gene_names": column_of(path, "var/gene_names"),
+    }
+    assert harmonise(columns, human, where=str(path)).column == "gene_names"
+
+
+def test_dates_that_a_spreadsheet_left_in_a_real_file_are_read_as_genes(
+    resources: Path, human: GeneReference
+):
+    path = resources / "embryo_yan2013/yan_90cells_rpkm_genes_x_cells.csv.gz"
+    with gzip.open(path, "rt") as file:
+        words = [line.split(",", 1)[0].strip('"') for line in file][1:]
+    mapping = human.map_names(words)
+    assert mapping.counts()["date"] == 24
+    assert mapping.counts()["ambiguous_date"] == 2
+    by_name = dict(zip(words, human.symbol_of(mapping.gene_ids), strict=True))
+    assert (by_name["41154"], by_name["41244"], by_name["40971"]) == (
+        "SEPTIN2",
+        "DELEC1",
+        "MARCHF3",
+    )
+    assert by_name["40969"] == "40969"  # 2012-03-01: MARCHF1 or MTARC1

@@ -10,7 +10,7 @@ from cytolake.corpus.change.deletion import withdraw
 from cytolake.corpus.store import Corpus
 from cytolake.ingest import job
 from cytolake.ingest.job import ingest
-from cytolake.ingest.sources_toml import MutationalBurden, SourceEntry, SourcesFile, load_sources
+from cytolake.ingest.sources_toml import MutationalBurden, SourceEntry, load_sources
 from cytolake.platform.errors import CorpusError
 from cytolake.platform.session import ray_session
 from cytolake.platform.settings import Settings
@@ -27,18 +27,6 @@ pytestmark = [
 def session():
     with ray_session(n_cpus=2):
         yield
-
-
-@pytest.fixture
-def run(reference_table: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Ingest files of a folder into one corpus with the small gene table."""
-    monkeypatch.setattr(job, "gene_table", lambda settings: reference_table)
-
-    def call(*entries: Any, unit_cells: int = 16, name: str = "lake", **others: Any):
-        plan = SourcesFile(source=entries, unit_cells=unit_cells, folder=tmp_path)
-        return ingest(str(tmp_path / name), plan, Settings(home=tmp_path), **others)
-
-    return call
 
 
 def cells(path: Path) -> list[dict[str, Any]]:

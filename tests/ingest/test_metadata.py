@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -77,3 +78,38 @@ def test_burden_is_declared_by_source_by_column_or_in_cellxgenes_words():
     assert burdened(entry, own, {}, 3).tolist() == [True, True, False]
     entry = plain.model_copy(update={"mutational_burden": everything})
     assert burdened(entry, own, {}, 3).tolist() == [True, True, True]
+
+
+def test_a_cell_line_is_known_by_its_cellosaurus_entry_and_cultures_and_diseases_are_not():
+    own = pa.table(
+        {
+            "tissue_type": ["tissue", "cell culture", "primary cell culture", "organoid", None],
+            "tissue_ontology_term_id": ["CVCL_0030", "CVCL:A123", "CL:0000057", None, "XCVCL_1"],
+            "disease": ["lung adenocarcinoma"] * 5,
+        }
+    )
+    found = burdened(SourceEntry(path="f"), own, {}, 5).tolist()
+    assert found == [True, True, False, False, False]
+
+
+def test_the_values_of_a_declaration_are_taken_by_the_letter():
+    own = pa.table({"line": ["A*", "AB", None]})
+    lines = MutationalBurden(reason="lines", column="line", values=("A*",))
+    entry = SourceEntry(path="f", mutational_burden=lines)
+    assert burdened(entry, own, {}, 3).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"filters": {"keep": {"clutser": ["x"]}}},
+        {"filters": {"drop": {"clutser": ["x"]}}},
+        {"filters": {"max": {"clutser": 1}}},
+        {"doublets": {"batch": "clutser"}},
+    ],
+    ids=["keep", "drop", "max", "batch"],
+)
+def test_a_rule_that_names_a_missing_column_is_refused_with_the_nearest(settings: Any):
+    entry = SourceEntry(path="f", **settings)
+    with pytest.raises(SourceError, match=r"no column 'clutser'.* did you mean 'cluster'"):
+        check_columns(entry, ["cluster", "sex"], "f.h5ad")

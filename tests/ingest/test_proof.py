@@ -1,6 +1,8 @@
 from typing import Any
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from cytolake.ingest.proof import checked_counts, choose_layer, count_offence
 from cytolake.ingest.sources.memory import MemorySource
@@ -81,3 +83,15 @@ def test_one_bad_value_beyond_the_sample_is_found_when_all_are_tested(adata: Any
     block = next(iter(source.blocks("X", 0, 40)))
     with pytest.raises(NotRawCountsError, match=r"0\.25 at row 39"):
         checked_counts(source, "X", block, None)
+
+
+def test_a_list_that_numbers_its_genes_is_no_cell():
+    rng = np.random.default_rng(0)
+    numbers = rng.permutation(50).astype(np.float32)[None]
+    names = pd.DataFrame(index=pd.Index([f"ENSG{i:011d}" for i in range(50)]))
+    listed = MemorySource(adata=ad.AnnData(sparse.csr_matrix(numbers), var=names))
+    with pytest.raises(NotRawCountsError, match="numbers its genes one by one"):
+        choose_layer(listed)
+    numbers[0, 7] = 3
+    bulk = MemorySource(adata=ad.AnnData(sparse.csr_matrix(numbers), var=names))
+    assert choose_layer(bulk).layer.name == "X"

@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import numpy as np
@@ -7,12 +8,15 @@ from cytolake.corpus.genes import GeneReference
 from cytolake.ingest.harmonise import Harmonised, harmonise
 from cytolake.ingest.quality import (
     CellMeasures,
-    QualityRules,
+    Thresholds,
     freeze_thresholds,
     join_measures,
     measure,
     reasons,
 )
+from cytolake.ingest.rules import QualityRules
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import sparse
 
 
@@ -106,3 +110,128 @@ def test_seven_detected_genes_are_enough_and_six_are_not(
     rules = QualityRules(total_counts_sd=None, mitochondrial_sd=None)
     thresholds = freeze_thresholds(measures, rules, n_mitochondrial_genes=6, panel=False)
     assert reasons(measures, thresholds, np.zeros(2, dtype=bool)).tolist() == ["", "min_genes"]
+
+
+def measured(totals: Any, mitochondrial: Any = None, detected: Any = None, coding: Any = None):
+    """Measures that are made up."""
+    n_cells = len(totals)
+    given = {"n_mitochondrial_c": mitochondrial, "n_genes_c": detected, "n_coding_c": coding}
+    filled = {
+        name: np.full(n_cells, 10) if values is None else np.array(values, dtype=np.int64)
+        for name, values in given.items()
+    }
+    return CellMeasures(n_counts_c=np.array(totals, dtype=np.int64), **filled)
+
+
+def frozen(
+    measures: CellMeasures, *, n_mitochondrial: int = 13, panel: bool = False, **values: Any
+):
+    return freeze_thresholds(
+        measures, QualityRules(**values), n_mitochondrial_genes=n_mitochondrial, panel=panel
+    )
+
+
+def judged(measures: CellMeasures, thresholds: Thresholds) -> list[str]:
+    return reasons(measures, thresholds, np.zeros(len(measures.n_counts_c), dtype=bool)).tolist()
+
+
+def middle_of(values: list[float]) -> float:
+    """The median, by sorting."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+@given(
+    totals=st.lists(st.integers(0, 5000), min_size=1, max_size=60),
+    n=st.sampled_from([0.5, 1.0, 3.0]),
+    scale=st.sampled_from(["counts", "log1p"]),
+)
+@settings(max_examples=150, deadline=None)
+def test_mad_bounds_are_the_median_and_its_absolute_deviations(
+    totals: list[int], n: float, scale: str
+):
+    thresholds = frozen(
+        measured(totals), method="mad", total_counts_mad=n, total_counts_scale=scale
+    )
+    values = [math.log1p(total) if scale == "log1p" else float(total) for total in totals]
+    middle = middle_of(values)
+    spread = 1.4826 * middle_of([abs(value - middle) for value in values])
+    if spread == 0:
+        assert "half of the cells" in thresholds.skipped["total_counts"]
+        assert "total_counts_low" not in thresholds.bounds
+        return
+    bounds = [middle - n * spread, middle + n * spread]
+    if scale == "log1p":
+        bounds = [math.expm1(bound) for bound in bounds]
+    assert thresholds.bounds["total_counts_low"] == pytest.approx(bounds[0], rel=1e-9, abs=1e-9)
+    assert thresholds.bounds["total_counts_high"] == pytest.approx(bounds[1], rel=1e-9, abs=1e-9)
+
+
+@given(
+    cells=st.lists(
+        st.tuples(st.integers(0, 900), st.integers(0, 90), st.integers(0, 40)),
+        min_size=1, max_size=40,
+    ),
+    low=st.none() | st.integers(0, 500),
+    high=st.none() | st.integers(500, 900),
+    fewest=st.none() | st.integers(0, 40),
+    most_mito=st.none() | st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+)  # fmt: skip
+@settings(max_examples=150, deadline=None)
+def test_stated_thresholds_stand_instead_of_the_statistic(
+    cells: Any, low: Any, high: Any, fewest: Any, most_mito: Any
+):
+    totals = [total for total, _, _ in cells]
+    mito = [min(some, total) for total, some, _ in cells]
+    detected = [n_genes for _, _, n_genes in cells]
+    measures = measured(totals, mito, detected)
+    off: dict[str, Any] = {} if most_mito is not None else {"mitochondrial_sd": "off"}
+    off |= {} if low is not None or high is not None else {"total_counts_sd": "off"}
+    thresholds = frozen(
+        measures, min_counts=low, max_counts=high, min_genes_detected=fewest,
+        max_mito_fraction=most_mito, min_genes=0, **off,
+    )  # fmt: skip
+    for total, some, n_genes, why in zip(
+        totals, mito, detected, judged(measures, thresholds), strict=True
+    ):
+        if (low is not None and total < low) or (high is not None and total > high):
+            assert why == "total_counts"
+        elif fewest is not None and n_genes < fewest:
+            assert why == "genes_detected"
+        elif most_mito is not None and total and some / total > most_mito:
+            assert why == "mitochondrial"
+        else:
+            assert why == ""
+
+
+def test_cells_below_a_stated_threshold_shape_no_statistic():
+    cells, droplets = [1000, 1100, 900, 1050], [1] * 96
+    mito = [50, 60, 40, 55] + [1] * 96
+    measures = measured(cells + droplets, mito)
+    alone = frozen(measured(cells, mito[:4]), min_counts=500)
+    raw = frozen(measures, min_counts=500)
+    assert raw == alone
+    assert judged(measures, raw) == [""] * 4 + ["total_counts"] * 96
+    assert "total_counts_high" not in raw.bounds and raw.bounds["total_counts_low"] == 500
+
+
+def test_a_panel_is_judged_by_mitochondria_only_if_a_threshold_asks_for_it():
+    measures = measured([100, 100], [90, 1])
+    assert "mitochondrial" in frozen(measures, panel=True).skipped
+    asked = frozen(measures, panel=True, max_mito_fraction=0.5)
+    assert judged(measures, asked) == ["mitochondrial", ""]
+    few = frozen(measures, n_mitochondrial=4, max_mito_fraction=0.5)
+    assert few.skipped["mitochondrial"].startswith("4 mitochondrial genes")
+    assert "mitochondrial_high" not in few.bounds
+
+
+def test_a_filter_speaks_first_and_a_doublet_last():
+    measures = measured([100, 100, 100, 1], detected=[10, 10, 2, 10])
+    thresholds = frozen(measures, min_counts=5, min_genes_detected=3, mitochondrial_sd="off")
+    why = reasons(
+        measures, thresholds, np.array([True, False, False, True]),
+        filtered_c=np.array(["filter:qc", "", "", ""], dtype=object),
+        doublet_c=np.array([True, True, True, True]),
+    )  # fmt: skip
+    assert why.tolist() == ["filter:qc", "doublet", "genes_detected", "mutational_burden"]

@@ -3,7 +3,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cytolake.ingest.rules import QualityRules
 from cytolake.ingest.sources_toml import (
+    MutationalBurden,
     SourceEntry,
     default_name,
     load_sources,
@@ -34,6 +36,30 @@ def write(tmp_path: Path, text: str):
         (
             '[[source]]\npath = "a"\nmutational_burden = { reason = "x", column = "y" }',
             "`column` and `values` go together",
+        ),
+        ('[[source]]\npath = "a"\n[source.quality]\nmin_count = 3', "did you mean 'min_counts'"),
+        ('[[source]]\npath = "a"\n[source.filters]\nkep = {}', "did you mean 'keep'"),
+        ('[[source]]\npath = "a"\n[source.doublets]\nbach = "x"', "did you mean 'batch'"),
+        ('[[source]]\npath = "a"\nfilters = { keep = { qc = [] } }', "qc has no value"),
+        ('[[source]]\npath = "a"\nfilters = { min = { n = nan } }', "expected a finite number"),
+        (
+            '[[source]]\npath = "a"\nfilters = { min = { n = 2 }, max = { n = 1 } }',
+            "min.n = 2 is above max.n = 1",
+        ),
+        ('[[source]]\npath = "a"\nquality = { total_counts_sd = false }', '"off" to switch'),
+        ('[[source]]\npath = "a"\nquality = { total_counts_sd = 0 }', "greater than 0"),
+        ('[[source]]\npath = "a"\nquality = { max_mito_fraction = 5 }', "less than or equal to 1"),
+        (
+            '[[source]]\npath = "a"\nquality = { method = "mad", total_counts_sd = 2 }',
+            "total_counts_sd = 2.0 has no effect with method",
+        ),
+        (
+            '[[source]]\npath = "a"\nquality = { min_counts = 9, total_counts_sd = 2 }',
+            "min_counts stands instead of it",
+        ),
+        (
+            '[[source]]\npath = "a"\nquality = { min_counts = 9, max_counts = 8 }',
+            "no cell would be kept",
         ),
         ("source = []", "source"),
         ("[[source", "not valid TOML"),
@@ -79,6 +105,62 @@ def test_the_recipe_hash_follows_what_decides_the_cells():
     assert hashed() != hashed(columns={"cell_type": "x"})
     entry = SourceEntry(path="a")
     assert recipe_hash(entry, gene_reference="s", metadata_sha256=None) != hashed()
+
+
+FROZEN: dict[str, SourceEntry] = {
+    "f01a5aad481e897991ed843a1515564580a679cbf4e124e4f56ffcea1e8276ac": SourceEntry(path="a"),
+    "c5bbd2283687c54141d819a5e20cd590a9bbc5ba374f7dfbb2938527fa670dea": SourceEntry(
+        path="a",
+        name="x",
+        reader="csv",
+        layer="raw/X",
+        recover="log1p_cp10k",
+        columns={"cell_type": "cluster"},
+        constants={"tissue": "heart"},
+        mutational_burden=MutationalBurden(reason="lines", column="line", values=("HeLa",)),
+        quality=QualityRules(total_counts_sd=2.5, min_genes=3, mitochondrial_sd=None),
+        duplicate_barcodes="keep",
+        panel="use",
+        genes="symbol",
+    ),
+}
+"""Hashes that the first cytolake gave: they stand in receipts of corpora."""
+
+
+@pytest.mark.parametrize("digest", FROZEN, ids=["plain", "every old setting"])
+def test_a_source_of_an_older_corpus_keeps_its_hash(digest: str):
+    given = {"gene_reference": "r" * 64, "metadata_sha256": None}
+    assert recipe_hash(FROZEN[digest], **given) == digest
+    again = SourceEntry.model_validate_json(FROZEN[digest].model_dump_json())
+    assert recipe_hash(again, **given) == digest
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"quality": {"method": "mad"}},
+        {"quality": {"min_counts": 0}},
+        {"quality": {"max_mito_fraction": 0.1}},
+        {"filters": {"keep": {"qc": ["yes"]}}},
+        {"filters": {"drop": {"qc": ["yes"]}}},
+        {"doublets": {}},
+        {"doublets": {"seed": 1}},
+    ],
+    ids=str,
+)
+def test_every_new_setting_that_is_used_is_in_the_hash(settings: Any):
+    given = {"gene_reference": "r" * 64, "metadata_sha256": None}
+    hashes = {recipe_hash(SourceEntry(path="a", **settings), **given), *FROZEN}
+    assert len(hashes) == 3
+    assert recipe_hash(SourceEntry(path="a", doublets={"seed": 2}), **given) not in hashes
+
+
+def test_values_of_a_filter_are_words_as_a_column_of_text_holds_them(tmp_path: Path):
+    text = '[[source]]\npath = "a"\n[source.filters]\nkeep = { a = [true, 3, 2.0, "x"], b = "y" }'
+    filters = load_sources(write(tmp_path, text)).source[0].filters
+    assert filters.keep == {"a": ("true", "3", "2", "x"), "b": ("y",)}
+    off = '[[source]]\npath = "a"\nquality = { total_counts_sd = "off" }'
+    assert load_sources(write(tmp_path, off)).source[0].quality.total_counts_n is None
 
 
 @pytest.mark.parametrize("name", ["sources.toml", "sources-poorest.toml"])

@@ -7,11 +7,15 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from cytolake.ingest.sources.companions import companions_of
+from cytolake.ingest.sources.formats import open_source
 from cytolake.ingest.sources.spool import spool
 from cytolake.ingest.sources.tenx_h5 import TenxH5Source
 from cytolake.ingest.sources.tenx_mtx import TenxMtxSource
 from cytolake.platform.errors import SourceError
 from scipy import sparse
+
+from .test_h5ad import whole
 
 
 def write_h5(path: Any, counts: Any, ids: Any, names: Any, *, version: int, types: Any = None):
@@ -76,11 +80,14 @@ def test_both_layouts_of_hdf5_are_read(tmp_path: Path, version: int):
     assert source.notes == ()
 
 
-def test_proteins_are_left_out_and_said(tmp_path: Path):
+def test_proteins_are_no_genes_but_a_modality_of_their_own(tmp_path: Path):
     write_h5(tmp_path / "a.h5", COUNTS, IDS, NAMES, version=3, types=TYPES)
     write_mtx(tmp_path / "m", COUNTS, IDS, NAMES, types=TYPES)
     for source in (TenxH5Source(path=tmp_path / "a.h5"), TenxMtxSource(path=tmp_path / "m")):
-        assert source.notes == ("features that are not genes were left out: 1 Antibody Capture",)
+        assert source.notes == ()
+        [(modality, proteins)] = companions_of(source).items()
+        assert modality == "protein"
+        assert proteins.genes("matrix")["index"].tolist() == IDS[2:]
         assert source.genes("matrix")["index"].tolist() == IDS[:2]
         assert source.layers()[0].n_genes == 2
     spooled = spool(TenxMtxSource(path=tmp_path / "m"), "matrix", tmp_path / "spool")
@@ -138,12 +145,109 @@ def test_a_cut_tar_is_refused(tmp_path: Path):
         TenxMtxSource(path=tmp_path / "a.tar.gz").layers()
 
 
-def test_several_genomes_are_refused(tmp_path: Path):
+def several_genomes(path: Path, version: int) -> Path:
+    """Human (2 genes) and mouse (1 gene): a group each, with cells of their own, or a column."""
+    write_h5(path, COUNTS, IDS, NAMES, version=version, types=["Gene Expression"] * 3)
+    with h5py.File(path, "r+") as file:
+        if version == 3:
+            features: Any = file["matrix/features"]
+            features["genome"] = ["hg19", "hg19", "mm10"]
+            return path
+    write_h5(path, COUNTS[:, :2], IDS[:2], NAMES[:2], version=2)
+    mouse = path.with_name("mouse.h5")
+    write_h5(mouse, COUNTS[1:, 2:], IDS[2:], NAMES[2:], version=2)
+    with h5py.File(path, "r+") as file, h5py.File(mouse, "r") as other:
+        other.copy("hg19", file, name="mm10")
+    return path
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_several_genomes_are_refused_until_one_is_chosen(tmp_path: Path, version: int):
+    path = several_genomes(tmp_path / "a.h5", version)
+    with pytest.raises(SourceError, match='hg19, mm10; choose one of them: layer = "hg19"'):
+        TenxH5Source(path=path).layers()
+    with pytest.raises(SourceError, match="has no genome 'hg91'; did you mean 'hg19'"):
+        open_source(path, recognise=len, layer="hg91").layers()
+    human, mouse = (open_source(path, recognise=len, layer=name) for name in ("hg19", "mm10"))
+    assert human.layers()[0].name == "hg19"
+    assert (whole(human, "hg19") == COUNTS[:, :2]).all()
+    assert (whole(mouse, "mm10") == COUNTS[4 - len(mouse.barcodes()) :, 2:]).all()
+    assert mouse.genes("mm10")["index"].tolist() == ["CD3"]
+    assert mouse.notes[-1] == "genomes that were left out: hg19"
+
+
+@pytest.mark.parametrize("layer", [None, "matrix", "hg19"])
+def test_one_genome_needs_no_choice_but_may_be_named(tmp_path: Path, layer: str | None):
+    write_h5(tmp_path / "a.h5", COUNTS, IDS, NAMES, version=2)
+    source = open_source(tmp_path / "a.h5", recognise=len, layer=layer)
+    assert (whole(source, layer or "matrix") == COUNTS).all()
+
+
+@pytest.mark.parametrize(
+    ("missing", "index", "note"),
+    [
+        ("id", NAMES, ()),
+        ("name", IDS, ()),
+        ("feature_type", IDS, ("no feature types: all features are taken for genes",)),
+    ],
+)
+def test_features_without_a_column_are_read_by_the_others(
+    tmp_path: Path, missing: str, index: Any, note: Any
+):
+    write_h5(tmp_path / "a.h5", COUNTS, IDS, NAMES, version=3)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        del file[f"matrix/features/{missing}"]
+    source = TenxH5Source(path=tmp_path / "a.h5")
+    assert source.genes("matrix")["index"].tolist() == index
+    assert source.notes == note
+    assert (whole(source, "matrix") == COUNTS).all()
+
+
+def test_features_without_ids_and_names_are_refused(tmp_path: Path):
     write_h5(tmp_path / "a.h5", COUNTS, IDS, NAMES, version=2)
     with h5py.File(tmp_path / "a.h5", "r+") as file:
-        file.copy("hg19", "mm10")
-    with pytest.raises(SourceError, match="hg19, mm10"):
+        del file["hg19/genes"], file["hg19/gene_names"]
+    with pytest.raises(SourceError, match="neither ids nor names of its genes"):
+        TenxH5Source(path=tmp_path / "a.h5").genes("matrix")
+
+
+def test_a_folder_whose_features_are_ids_only_is_read(tmp_path: Path):
+    write_mtx(tmp_path / "m", COUNTS, IDS, NAMES, zipped=False)
+    (tmp_path / "m/features.tsv").write_text("\n".join(IDS) + "\n")
+    source = TenxMtxSource(path=tmp_path / "m")
+    assert {name: list(names) for name, names in source.genes("matrix").items()} == {"index": IDS}
+
+
+def test_peaks_alone_are_refused_with_what_there_is(tmp_path: Path):
+    write_h5(tmp_path / "a.h5", COUNTS, IDS, NAMES, version=3, types=["Peaks"] * 3)
+    write_mtx(tmp_path / "m", COUNTS, IDS, NAMES, types=["Peaks"] * 3)
+    for source in (TenxH5Source(path=tmp_path / "a.h5"), TenxMtxSource(path=tmp_path / "m")):
+        with pytest.raises(SourceError, match=r"of type Gene Expression: it has 3 Peaks"):
+            source.layers()
+
+
+@pytest.mark.parametrize("column", ["barcodes", "features/id", "features/feature_type", "shape"])
+def test_columns_that_do_not_fit_each_other_are_refused(tmp_path: Path, column: str):
+    write_h5(tmp_path / "a.h5", COUNTS, IDS, NAMES, version=3)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        matrix: Any = file["matrix"]
+        short = matrix[column][:-1]
+        del matrix[column]
+        matrix[column] = short
+    with pytest.raises(SourceError, match="the file is damaged"):
         TenxH5Source(path=tmp_path / "a.h5").layers()
+
+
+def test_names_that_are_no_utf_8_stay_apart(tmp_path: Path):
+    write_h5(tmp_path / "a.h5", COUNTS, IDS, NAMES, version=3)
+    write_mtx(tmp_path / "m", COUNTS, IDS, NAMES, zipped=False)
+    odd = [b"\xe9", b"\xe8", b"ok", "é".encode()]
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        del file["matrix/barcodes"]
+        file["matrix/barcodes"] = np.array(odd, dtype="S2")
+    (tmp_path / "m/barcodes.tsv").write_bytes(b"\n".join(odd) + b"\n")
+    for source in (TenxH5Source(path=tmp_path / "a.h5"), TenxMtxSource(path=tmp_path / "m")):
+        assert source.barcodes().tolist() == ["\\xe9", "\\xe8", "ok", "é"]
 
 
 def test_real_files_of_both_kinds_agree(resources: Path):

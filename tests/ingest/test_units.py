@@ -5,11 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 from cytolake.corpus.genes import GeneReference
+from cytolake.corpus.medians import medians_of
+from cytolake.corpus.payload.records import SegmentRecord
 from cytolake.corpus.payload.segments import Segment
+from cytolake.corpus.store import Corpus
+from cytolake.ingest.judging import units_of
 from cytolake.ingest.quality import DUPLICATE, freeze_thresholds
+from cytolake.ingest.report import receipt_of
 from cytolake.ingest.sources_toml import SourceEntry
 from cytolake.ingest.survey import find_duplicates, open_survey, survey_source
-from cytolake.ingest.units import measure_unit, prepare_unit, read_measures, units_of
+from cytolake.ingest.units import measure_unit, prepare_unit, read_measures
 from cytolake.platform.errors import NotRawCountsError
 from scipy import sparse
 
@@ -28,7 +33,7 @@ def survey(tmp_path: Path, reference_table: Path):
     return make
 
 
-def prepare(survey: Any, folder: Any):
+def prepare(survey: Any, folder: Any, corpus_uuid: str = "u"):
     """Both passes of a source, in this process."""
     opened = open_survey(survey.model_dump_json())
     units = units_of(survey)
@@ -36,9 +41,10 @@ def prepare(survey: Any, folder: Any):
     n_mitochondrial = int(opened.genes.mitochondrial_g.sum())
     thresholds = freeze_thresholds(measures, survey.entry.quality, panel=opened.genes.panel,
                                    n_mitochondrial_genes=n_mitochondrial)  # fmt: skip
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     done = [
-        prepare_unit(opened, unit, thresholds, segments=folder, corpus_uuid="u") for unit in units
+        prepare_unit(opened, unit, thresholds, segments=folder, corpus_uuid=corpus_uuid)
+        for unit in units
     ]
     return done, thresholds
 
@@ -59,6 +65,55 @@ def test_the_kept_cells_do_not_depend_on_the_size_of_units(adata: Any, survey: A
     kept = sum(unit.n_kept for unit in cut)
     assert kept + sum(sum(unit.dropped.values()) for unit in cut) == 40
     assert 30 <= kept < 40
+
+
+def test_filters_are_counted_by_column_and_take_cells_out_of_the_statistics(
+    adata: Any, survey: Any, tmp_path: Path
+):
+    adata.obs["qc"] = [f"{i != 7}" for i in range(40)]
+    filters = {"keep": {"qc": ["True"]}, "drop": {"cell_type": ["B"]}, "max": {"score": 0.9}}
+    made = survey(adata, name="with", filters=filters)
+    (unit,), thresholds = prepare(made, tmp_path / "x")
+    (cut, *_), same = prepare(
+        survey(adata, unit_cells=7, name="with", filters=filters), tmp_path / "cut"
+    )
+    assert thresholds == same and cut.unit.stop == 7
+    n_odd = 20 - 1  # cell 7 is a B cell, too, and bears the first column's name
+    by_score = int((adata.obs["score"][::2] > 0.9).sum())
+    counted = {reason: n for reason, n in unit.dropped.items() if reason.startswith("filter")}
+    expected = {"filter:qc": 1, "filter:cell_type": n_odd, "filter:score": by_score}
+    assert counted == {reason: n for reason, n in expected.items() if n}
+    left = adata[[i for i in range(0, 40, 2) if adata.obs["score"].iloc[i] <= 0.9]].copy()
+    _, alone = prepare(survey(left, name="without"), tmp_path / "alone")
+    assert alone.bounds == thresholds.bounds
+    assert sum(unit.dropped.values()) + unit.n_kept == 40
+
+
+def test_a_filter_for_a_value_that_no_cell_has_is_noted(adata: Any, survey: Any):
+    made = survey(adata, filters={"drop": {"cell_type": ["B", "b"]}})
+    assert made.notes == ("filters.drop.cell_type: 1 of 2 values stand in no cell",)
+
+
+@pytest.mark.parametrize("use", ["refuse-in-medians", "use"])
+def test_a_panel_skips_mitochondria_and_shapes_medians_only_if_asked(
+    adata: Any, survey: Any, tmp_path: Path, use: Any
+):
+    corpus = Corpus.create(tmp_path / "lake")
+    for name, part in (("whole", adata), ("panel", adata[:, [*range(6), *range(20, 26)]].copy())):
+        part.obs_names = [f"{name}{i}" for i in range(40)]
+        if name == "panel":
+            part.X.data[:] += 1  # other counts: no cell is a copy of the whole's
+        made = survey(part, name=name, panel=use).model_copy(update={"sha256": name[0] * 64})
+        done, thresholds = prepare(made, corpus.segments_folder, corpus.uuid)
+        opened = open_survey(made.model_dump_json())
+        receipt = receipt_of(opened, n_bytes=1, thresholds=thresholds, units=done)
+        assert receipt.panel == (name == "panel")
+        assert ("mitochondrial" in receipt.skipped_rules) == receipt.panel
+        corpus.commit_source(receipt, [SegmentRecord.load(unit.segment) for unit in done])
+    lake = Corpus.open(tmp_path / "lake")
+    both = medians_of(lake, lake.select())
+    whole = medians_of(lake, lake.select("source_id = 'whole'"))
+    assert (both.digest != whole.digest) == (use == "use")
 
 
 def test_every_storage_of_the_same_counts_gives_the_same_hashes(

@@ -17,4 +17,7 @@ def test_whatever_goes_wrong_is_an_answer(tmp_path: Path):
     task = {"source": 3, "path": str(tmp_path / "nothing")}
     answer = json.loads(carry_out({"work": "fingerprint", "task": json.dumps(task)})["result"])
     assert answer["source"] == 3
-    assert answer["error"].startswith(f"{tmp_path / 'nothing'}: cannot be read: FileNotFoundError")
+    assert answer["error"].startswith(f"{tmp_path / 'nothing'}: went away while it was read")
+    task = {"source": 3, "path": "no\0path"}
+    answer = json.loads(carry_out({"work": "fingerprint", "task": json.dumps(task)})["result"])
+    assert "cannot be read: ValueError" in answer["error"]

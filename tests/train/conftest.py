@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 import torch
 from cytolake.corpus.cells import CellBatch
-from cytolake.corpus.genes import Vocabulary
 from cytolake.corpus.medians import MediansSet
+from cytolake.corpus.vocabularies import Vocabulary
 
 N_GENES = 60
 

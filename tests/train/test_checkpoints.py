@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from cytolake.corpus.genes import Vocabulary
 from cytolake.corpus.medians import MediansSet
+from cytolake.corpus.vocabularies import Vocabulary
 from cytolake.platform.errors import CheckpointError, NewerFormatError
 from cytolake.train.checkpoints import (
     CheckpointInfo,

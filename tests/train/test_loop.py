@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from cytolake.corpus.genes import Vocabulary
 from cytolake.corpus.medians import MediansSet
+from cytolake.corpus.vocabularies import Vocabulary
 from cytolake.platform.errors import NoCellsError, TrainingError
 from cytolake.train.encodings.rank_value import RankValueEncoding
 from cytolake.train.engines import TorchEngine

@@ -5,8 +5,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from cytolake.corpus.cells import CellBatch
-from cytolake.corpus.genes import Vocabulary, official_vocabulary
 from cytolake.corpus.medians import MediansSet, official_medians
+from cytolake.corpus.vocabularies import Vocabulary, official_vocabulary
 from cytolake.platform.errors import VocabularyError
 from cytolake.train.encodings.rank_value import RankValueEncoding
 from cytolake.train.encodings.tokens import TokenBatch

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...corpus.cells import CellBatch
-from ...corpus.genes import Vocabulary
 from ...corpus.medians import MediansSet
+from ...corpus.vocabularies import Vocabulary
 from ...platform.errors import VocabularyError
 from .tokens import TokenBatch
 

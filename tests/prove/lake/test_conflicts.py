@@ -41,7 +41,8 @@ def test_a_process_that_was_second_makes_its_change_anew(
         assert second.poll() is None, second.communicate()
         time.sleep(0.01)
     first = child(winner, met)
-    assert first.wait() == 0, first.communicate()
+    _, said = first.communicate()
+    assert first.returncode == 0, said
     (signals / "go").touch()
     _, said = second.communicate()
     assert second.returncode == 0, said

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.prove, pytest.mark.timeout(1800)]
 
 MOMENTS = (0.1, 0.5, 0.9)
 PATIENCE = 120.0
-_PROCESS = re.compile(r" pid \d+")
+_PROCESS = re.compile(r"( adopted by)? pid \d+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

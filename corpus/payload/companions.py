@@ -1,0 +1,229 @@
+"""The modalities beside RNA in a segment: written, read, verified. Knows no snapshot.
+
+    <modality>.zarr            counts, cell-major: a valid AnnData group; rows as in rna.zarr
+    <modality>/*.parquet       the same counts feature-major: feature, row, count; sorted
+    <modality>.parquet         the features: names, cells that have them, totals
+
+Whether a segment has a modality is told by its files. Both forms are summed into content hashes,
+two numbers a cell that do not depend on order, so verification holds neither form whole.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+from numpy.typing import NDArray
+
+from ...platform.errors import CorpusError, CytolakeError, DamageError
+from ..content import gene_words, sum_lanes
+from ..features import FEATURE_COLUMNS, MODALITIES, FeatureBatch
+from ..sketches import gene_major
+from .arrays import CountsReader, write_counts
+from .expression import write_gene_major
+from .integrity import WAY_OUT
+from .records import SegmentRecord, write_table
+
+_ROWS_AT_ONCE = 1024
+
+
+def modalities_of(record: SegmentRecord) -> tuple[str, ...]:
+    """The modalities that a segment holds beside RNA."""
+    return tuple(name for name in MODALITIES if f"{name}.parquet" in record.files)
+
+
+def write_companion(
+    folder: Path, modality: str, segment_id: str, batch: FeatureBatch, barcodes: list[str]
+) -> None:
+    """Write one modality's parts into a segment that is being written.
+
+    Args:
+        folder: the segment's unfinished folder.
+        modality: one of `MODALITIES`.
+        segment_id: goes into every array's attributes.
+        batch: the counts; its features are brought into ascending order.
+        barcodes: of the cells, as in `rna.zarr`.
+
+    Raises:
+        CorpusError: there is no such modality, or the counts are not of these cells.
+    """
+    if modality not in MODALITIES:
+        raise CorpusError(f"a modality is one of {', '.join(MODALITIES)}, not {modality!r}")
+    if batch.n_cells != len(barcodes):
+        raise CorpusError(f"{modality} has {batch.n_cells} rows for {len(barcodes)} cells")
+    batch = batch.canonical()
+    columns = {
+        name: ["" if value is None else value for value in batch.var.column(name).to_pylist()]
+        for name in FEATURE_COLUMNS.names
+    }
+    write_counts(
+        folder / f"{modality}.zarr",
+        segment_id=segment_id,
+        indptr=batch.indptr,
+        indices=batch.indices,
+        counts=batch.counts,
+        n_genes=batch.n_features,
+        obs={"barcode": barcodes},
+        var=columns,
+    )
+    order, starts = gene_major(batch.indices, batch.n_features)
+    names = pa.array(batch.feature_ids, pa.string())
+    given = (batch.indptr, batch.counts, order, starts)
+    write_gene_major(folder / modality, names, *given, column="feature")
+    running = np.concatenate([[0], np.cumsum(batch.counts[order], dtype=np.int64)])
+    table = batch.var.append_column("n_cells", pa.array(np.diff(starts)))
+    total = pa.array(running[starts[1:]] - running[starts[:-1]])
+    write_table(folder / f"{modality}.parquet", table.append_column("total", total))
+
+
+@dataclass(frozen=True)
+class Companion:
+    """One modality of a segment, open."""
+
+    record: SegmentRecord
+    modality: str
+
+    @cached_property
+    def features(self) -> pa.Table:
+        """The features, their `n_cells` and `total`.
+
+        Raises:
+            DamageError: the table has other bytes than were written.
+        """
+        return self.record.table(f"{self.modality}.parquet")
+
+    @cached_property
+    def counts(self) -> CountsReader:
+        """The counts as they are stored.
+
+        Raises:
+            DamageError: the arrays are not what was written, or of other cells.
+        """
+        group = f"{self.modality}.zarr"
+        for name in self.record.files:
+            if name.startswith(f"{group}/X/") and (
+                name.endswith("zarr.json") or "/indptr/c/" in name
+            ):
+                self.record.check(name)
+        reader = CountsReader(
+            self.record.folder / group, self.record.segment_id, self.features.num_rows
+        )
+        if reader.n_cells != self.record.n_cells:
+            raise DamageError(
+                f"{self.record.folder / group} has {reader.n_cells} rows, "
+                f"{self.record.n_cells} were written: {WAY_OUT}"
+            )
+        return reader
+
+    def read(self, rows: NDArray[np.int64]) -> FeatureBatch:
+        """Some rows, in the order asked for.
+
+        Args:
+            rows: row numbers of the segment; any order, repeats allowed. Shape (n_rows,).
+
+        Raises:
+            DamageError: a chunk does not decode to what was written.
+        """
+        indptr, indices, counts = self.counts.read(rows)
+        var = self.features.select(FEATURE_COLUMNS.names)
+        return FeatureBatch(var=var, indptr=indptr, indices=indices, counts=counts)
+
+    def fingerprints(self) -> NDArray[np.uint64]:
+        """A hash of each cell's features and counts. Shape (n_cells, 2)."""
+        n_cells = self.record.n_cells
+        found = np.zeros((n_cells, 2), dtype=np.uint64)
+        words = gene_words(self.features.column("feature_id").to_pylist())
+        for start in range(0, n_cells, _ROWS_AT_ONCE):
+            rows = np.arange(start, min(start + _ROWS_AT_ONCE, n_cells))
+            found[rows] = sum_lanes(words, *self.counts.read(rows))
+        return found
+
+
+def problems_of_companions(record: SegmentRecord) -> list[str]:
+    """What is wrong with the modalities of a segment whose bytes are those written."""
+    problems: list[str] = []
+    for modality in modalities_of(record):
+        try:
+            problems += _problems(Companion(record, modality))
+        except (CytolakeError, OSError, pa.ArrowException) as error:
+            problems.append(str(error))
+    return problems
+
+
+def _problems(companion: Companion) -> Iterator[str]:
+    record, modality = companion.record, companion.modality
+    features = companion.features
+    ids = features.column("feature_id").to_pylist()
+    if None in ids or sorted(set(ids)) != ids:
+        yield f"{record.folder / modality}.parquet: the features do not ascend, each once"
+        return
+    group = record.folder / f"{modality}.zarr"
+    for name in FEATURE_COLUMNS.names:
+        found: Any = zarr.open_array(group / "var" / name, mode="r")[:]
+        if found.tolist() != features.column(name).fill_null("").to_pylist():
+            yield f"{group}/var/{name} says otherwise than {modality}.parquet"
+    index = _Index(companion, ids)
+    yield from index.problems()
+    wrong = np.flatnonzero((index.sums != companion.fingerprints()).any(axis=1))
+    if wrong.size:
+        yield (
+            f"{group} and {modality}/ hold other counts in row {wrong[0]} ({wrong.size} rows "
+            "differ)"
+        )
+    for name, sums in (("n_cells", index.n_cells), ("total", index.totals)):
+        if (features.column(name).to_numpy() != sums).any():
+            yield f"{record.folder / modality}.parquet: {name} is not that of the counts"
+
+
+class _Index:
+    """The feature-major form, added up row group by row group."""
+
+    def __init__(self, companion: Companion, ids: list[str]) -> None:
+        self._record, self._modality = companion.record, companion.modality
+        self._place_of = {feature_id: place for place, feature_id in enumerate(ids)}
+        self._words = gene_words(ids)
+        self.sums = np.zeros((companion.record.n_cells, 2), dtype=np.uint64)
+        self.n_cells = np.zeros(len(ids), dtype=np.int64)
+        self.totals = np.zeros(len(ids), dtype=np.int64)
+
+    def problems(self) -> Iterator[str]:
+        last = -1
+        for name in sorted(n for n in self._record.files if n.startswith(f"{self._modality}/")):
+            path = self._record.folder / name
+            with pq.ParquetFile(path) as file:
+                for number in range(file.num_row_groups):
+                    table = file.read_row_group(number)
+                    names = table.column("feature").cast(pa.string()).to_pylist()
+                    if any(feature not in self._place_of for feature in set(names)):
+                        yield f"{path} names a feature that {self._modality}.parquet lacks"
+                        return
+                    places = np.array([self._place_of[n] for n in names], dtype=np.int64)
+                    rows = table.column("row").to_numpy().astype(np.int64)
+                    counts = table.column("count").to_numpy()
+                    order = places * (len(self.sums) + 1) + rows
+                    if rows.size and int(rows.max()) >= len(self.sums):
+                        yield f"{path}: row {rows.max()}, expected below {len(self.sums)}"
+                        return
+                    if rows.size and (order[0] <= last or (np.diff(order) <= 0).any()):
+                        yield f"{path}: the places do not ascend strictly"
+                        return
+                    if not counts.all():
+                        yield f"{path}: a stored count is 0"
+                        return
+                    last = int(order[-1]) if rows.size else last
+                    self._add(places, rows, counts)
+
+    def _add(
+        self, places: NDArray[np.int64], rows: NDArray[np.int64], counts: NDArray[np.uint32]
+    ) -> None:
+        each = np.arange(len(rows) + 1)
+        lanes = sum_lanes(self._words, each, places.astype(np.int32), counts)
+        for lane in range(2):
+            np.add.at(self.sums[:, lane], rows, lanes[:, lane])
+        self.n_cells += np.bincount(places, minlength=len(self.n_cells))
+        np.add.at(self.totals, places, counts.astype(np.int64))
