@@ -10,7 +10,7 @@ import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,6 +62,24 @@ class Selection:
     def n_cells(self) -> int:
         """Number of cells."""
         return len(self.row)
+
+    def only(self, chosen: NDArray[np.bool_], why: str) -> "Selection":
+        """Some of the cells.
+
+        Args:
+            chosen: which. Shape (n_cells,).
+            why: what decides them, with all its settings; becomes part of the digest.
+        """
+        digest = hashlib.blake2b(f"{self.digest}\n{why}".encode(), digest_size=16).hexdigest()
+        return replace(
+            self,
+            segment=self.segment[chosen],
+            row=self.row[chosen],
+            cell_id=self.cell_id[chosen],
+            content_key=self.content_key[chosen],
+            n_counts=self.n_counts[chosen],
+            digest=digest,
+        )
 
 
 def epoch_order(

@@ -8,7 +8,7 @@ to ingest: no cell is lost, and another share needs no other corpus. Array suffi
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 
 from ..platform.errors import NoCellsError
 from .content import mix64
+
+if TYPE_CHECKING:
+    from .store import Corpus
+    from .stream import Selection
 
 
 def cap_per_tissue(
@@ -61,6 +65,19 @@ def cap_per_tissue(
         )
     rank_c = _ranks(number_c, _scattered(content_key_c, np.uint64(seed)))
     return rank_c < most
+
+
+def capped(
+    corpus: "Corpus", selection: "Selection", *, share: float = 0.25, seed: int = 0
+) -> "Selection":
+    """A selection in which no tissue has more than a share; see `cap_per_tissue`.
+
+    Raises:
+        NoCellsError: there are too few tissues for the share.
+    """
+    tissues = corpus.column(selection, "tissue")
+    chosen = cap_per_tissue(tissues, selection.content_key, share=share, seed=seed)
+    return selection.only(chosen, f"at most {share!r} of a tissue, seed {seed}")
 
 
 def most_per_tissue(sizes: NDArray[np.int64], share: float) -> int:

@@ -22,10 +22,12 @@ class DataRecipe(Configuration):
     Attributes:
         where: a WHERE clause over the view `cells`; all primary cells where None.
         part: the part of the recipe's split that may be seen; all parts where None.
+        cap_per_tissue: the greatest share of one tissue; Geneformer let none be above 0.25.
     """
 
     where: str | None = None
     part: str | None = None
+    cap_per_tissue: float | None = Field(default=None, gt=0, le=1)
 
 
 class VocabularyRecipe(Configuration):

@@ -17,6 +17,7 @@ from torch import distributed
 
 from ..corpus.store import Corpus
 from ..corpus.stream import Selection, Stream
+from ..corpus.tissue_cap import capped
 from ..platform.errors import CytolakeError, TrainingError
 from .checkpoints import (
     CheckpointInfo,
@@ -153,7 +154,10 @@ def selection_of(recipe: PretrainRecipe, corpus: Corpus) -> Selection:
     """The cells that a recipe may learn from."""
     part = recipe.data.part
     split = recipe.split if part is not None else None
-    return corpus.select(recipe.data.where, split=split, part=part)
+    selection = corpus.select(recipe.data.where, split=split, part=part)
+    if recipe.data.cap_per_tissue is None:
+        return selection
+    return capped(corpus, selection, share=recipe.data.cap_per_tissue, seed=recipe.training.seed)
 
 
 def _resume_weights(folder: RunFolder, model: PackedBert) -> Path | None:

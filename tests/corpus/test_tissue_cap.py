@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from cytolake.corpus.tissue_cap import cap_per_tissue, most_per_tissue
+from cytolake.corpus.store import Corpus
+from cytolake.corpus.tissue_cap import cap_per_tissue, capped, most_per_tissue
 from cytolake.platform.errors import NoCellsError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,3 +71,15 @@ def test_too_few_tissues_for_the_share_are_refused_with_a_way_out():
     with pytest.raises(NoCellsError, match="share is 0"):
         cap_per_tissue(["a"], keys_of(1), share=0)
     assert cap_per_tissue([], keys_of(0)).tolist() == []
+
+
+def test_a_selection_is_capped_to_a_digest_of_its_own(fake_corpus: Corpus) -> None:
+    whole = fake_corpus.select(primary_only=False)
+    half = capped(fake_corpus, whole, share=0.5, seed=3)
+    tissues = fake_corpus.column(half, "tissue").to_pylist()
+    assert sorted(tissues) == ["blood"] * 3 + ["lung"] * 3 and half.digest != whole.digest
+    assert half.digest == capped(fake_corpus, whole, share=0.5, seed=3).digest
+    assert half.digest != capped(fake_corpus, whole, share=0.5, seed=4).digest
+    few = fake_corpus.select("tissue = 'blood' OR barcode = 'x'")
+    with pytest.raises(NoCellsError, match="tissues cannot each be at most 30%"):
+        capped(fake_corpus, few, share=0.3)
