@@ -28,11 +28,12 @@ _NOTE = """\
 Command: `python -m benchmarks.faults --faults {n} --seed {seed}`; cytolake {version}, Python
 {python}; {seconds:.0f} s in {workers} processes.
 
-Each fault is inflicted for itself on one small corpus: 7 sources, annotated and compacted, with
-deleted and withdrawn cells, a replaced and two refused sources, tags, uses, checkpoints, and one
-segment of three chunks. Kinds of files and of faults are drawn evenly. Then the corpus is verified
-deep, and asked: two epochs of its stream, eleven SQL queries over every view, `to_anndata`, `show`,
-the log, tags, uses, an older snapshot and a tagged one. Right is only the sound corpus's answer.
+Each fault is inflicted for itself on one small corpus: 8 sources, annotated and compacted, with
+deleted and withdrawn cells, a replaced and two refused sources, one of cells that are there
+already, one with proteins, tags, uses, checkpoints, and one segment of three chunks. Kinds of files
+and of faults are drawn evenly. Then the corpus is verified deep, and asked: two epochs of its
+stream, fourteen SQL queries over every view, `to_anndata`, `to_mudata`, `show`, the log, tags,
+uses, an older snapshot and a tagged one. Right is only the sound corpus's answer.
 
 **{silent} silent** of {n}: {found} found by `verify --deep`, which opening refused or which was
 told; {told} met by a reader with a clear error; {harmless} harmless: all answers right and nothing

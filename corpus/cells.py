@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ..platform.errors import CorpusError
+from .sparse_counts import check_lengths, to_csr
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,11 +52,7 @@ class CellBatch:
         for name, length in lengths.items():
             if length != n_cells:
                 raise CorpusError(f"{name} has {length} rows, expected {n_cells} (one per cell)")
-        if len(self.indices) != len(self.counts) or len(self.counts) != self.indptr[-1]:
-            raise CorpusError(
-                f"indices has {len(self.indices)} and counts {len(self.counts)} values, "
-                f"expected {self.indptr[-1]} (the last of indptr)"
-            )
+        check_lengths((self.indptr, self.indices, self.counts))
 
     @property
     def n_cells(self) -> int:
@@ -68,14 +65,8 @@ class CellBatch:
         return len(self.gene_ids)
 
     def to_csr(self) -> sparse.csr_matrix:
-        """The counts as float32 CSR, cells x genes: up-cast, for small integers overflow silently.
-
-        float32 holds every integer up to 2**24; larger counts make the matrix float64.
-        """
-        wide = self.counts.size and int(self.counts.max()) > 2**24
-        values = self.counts.astype(np.float64 if wide else np.float32)
-        shape = (self.n_cells, self.n_genes)
-        return sparse.csr_matrix((values, self.indices, self.indptr), shape=shape)
+        """The counts as CSR, cells x genes; see `sparse_counts.to_csr`."""
+        return to_csr((self.indptr, self.indices, self.counts), self.n_genes)
 
     def take(self, rows: NDArray[np.int64]) -> "CellBatch":
         """Some of the cells, in the order asked for.

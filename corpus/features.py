@@ -14,6 +14,7 @@ from scipy import sparse
 
 from ..platform.errors import CorpusError
 from .schema import conform
+from .sparse_counts import check_lengths, in_order, to_csr
 
 MODALITIES = ("protein", "atac")
 """The modalities beside `rna`: antibody-derived tags; counts of accessible peaks."""
@@ -47,11 +48,7 @@ class FeatureBatch:
 
     def __post_init__(self) -> None:
         """Check what every reader relies on."""
-        if len(self.indices) != len(self.counts) or len(self.counts) != self.indptr[-1]:
-            raise CorpusError(
-                f"indices has {len(self.indices)} and counts {len(self.counts)} values, "
-                f"expected {self.indptr[-1]} (the last of indptr)"
-            )
+        check_lengths((self.indptr, self.indices, self.counts))
 
     @property
     def n_cells(self) -> int:
@@ -69,36 +66,20 @@ class FeatureBatch:
         return self.var.column("feature_id").to_pylist()
 
     def to_csr(self) -> sparse.csr_matrix:
-        """The counts as float32 CSR, cells x features; float64 where one exceeds 2**24."""
-        wide = self.counts.size and int(self.counts.max()) > 2**24
-        values = self.counts.astype(np.float64 if wide else np.float32)
-        shape = (self.n_cells, self.n_features)
-        return sparse.csr_matrix((values, self.indices, self.indptr), shape=shape)
+        """The counts as CSR, cells x features; see `sparse_counts.to_csr`."""
+        return to_csr((self.indptr, self.indices, self.counts), self.n_features)
 
     def canonical(self) -> "FeatureBatch":
-        """The same with features ascending by `feature_id`, after checking what is stored.
+        """The same with features ascending by `feature_id`.
 
         Raises:
-            CorpusError: a feature stands twice, a cell holds one twice, or a stored count is 0.
+            CorpusError: a feature has no id or stands twice, a cell holds one twice, or a stored
+                count is 0.
         """
         var = conform(self.var, FEATURE_COLUMNS, what="features")
-        ids = self.feature_ids
-        if var.column("feature_id").null_count or len(set(ids)) != len(ids):
-            raise CorpusError("a feature has no id, or the id of another: name each once")
-        if self.counts.size and not self.counts.all():
-            raise CorpusError("a stored count is 0: leave zeros out")
-        order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
-        place = np.empty(len(order), dtype=np.int32)
-        place[order] = np.arange(len(order), dtype=np.int32)
-        shape = (self.n_cells, self.n_features)
-        given = (self.counts.copy(), place[self.indices], self.indptr)  # sorted in place below
-        matrix = sparse.csr_matrix(given, shape=shape)
-        matrix.sort_indices()
-        if not matrix.has_canonical_format:
-            raise CorpusError("a cell holds a feature twice: sum duplicates before writing")
-        return FeatureBatch(
-            var=var.take(pa.array(order)),
-            indptr=self.indptr,
-            indices=matrix.indices.astype(np.int32),
-            counts=matrix.data.astype(np.uint32),
-        )
+        if var.column("feature_id").null_count:
+            raise CorpusError("a feature has no id: name each")
+        given = (self.indptr, self.indices, self.counts)
+        order, (indptr, indices, counts) = in_order(given, self.feature_ids, "feature")
+        var = var.take(pa.array(order))
+        return FeatureBatch(var=var, indptr=indptr, indices=indices, counts=counts)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ...platform.errors import CorpusError, CytolakeError, NoCellsError
+from ...platform.errors import CorpusError, NoCellsError
 from ..log.chain import TableState, load_table
-from ..log.ledger import NewFile, Proposal, commit
+from ..log.ledger import NewFile, Proposal, commit_and_clear
 from ..log.rewriting import Rewriter
 from ..log.rows import open_engine, quote, select_rows
 from ..log.snapshots import check_format
@@ -73,12 +73,7 @@ def annotate(folder: Path, table: pa.Table, *, origin: str, dry_run: bool = Fals
     if dry_run:
         writer.look(load_table(folder / "cells"))
     else:
-        try:
-            version = commit(folder / "cells", writer.propose)
-        except CytolakeError:  # nothing was committed; after any other error who knows: vacuum does
-            writer.discard(landed=False)
-            raise
-        writer.discard(landed=version is not None)
+        version = commit_and_clear(folder / "cells", writer.propose, writer.discard)
     return Annotated(
         snapshot=version,
         n_cells=writer.n_cells,
@@ -163,7 +158,7 @@ class _Annotator:
             columns=[columns.field(name) for name in self.columns.names],
         )
 
-    def discard(self, *, landed: bool) -> None:
+    def discard(self, landed: bool) -> None:
         """Take away the files that no commit names."""
         self._rewriter.discard(self._kept if landed else ())
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ...platform.errors import CorpusError, CytolakeError
+from ...platform.errors import CorpusError
 from ..log import history
 from ..log.chain import TableState, load_table
-from ..log.ledger import NewFile, Proposal, commit
+from ..log.ledger import NewFile, Proposal, commit_and_clear
 from ..log.rewriting import Rewriter
 from ..log.snapshots import UUID, check_format
 from ..log.tombstones import read_tombstones, tombstones_of, write_tombstones
@@ -126,7 +126,7 @@ class _Deletion:
         """What the record says."""
         return {"condition": shape_of(self.where, state.columns), "n_cells": self.n_cells}
 
-    def discard(self, *, landed: bool) -> None:
+    def discard(self, landed: bool) -> None:
         """Take away the files that no commit names."""
         self._remover.discard(self._kept if landed else ())
 
@@ -158,8 +158,8 @@ class _Withdrawal(_Deletion):
         said = {"reason": self.reason, "tombstones": [tombstones.name, tombstones.n_bytes]}
         return super().body(state) | said
 
-    def discard(self, *, landed: bool) -> None:
-        super().discard(landed=landed)
+    def discard(self, landed: bool) -> None:
+        super().discard(landed)
         if self._written is not None and not landed:
             (self.folder / "withdrawn" / self._written[1].name).unlink(missing_ok=True)
 
@@ -180,12 +180,7 @@ def _take_out(writer: _Deletion, *, dry_run: bool) -> Deleted:
     if dry_run:
         writer.look(load_table(writer.folder / "cells"))
     else:
-        try:
-            version = commit(writer.folder / "cells", writer.propose)
-        except CytolakeError:  # nothing was committed; after any other error who knows: vacuum does
-            writer.discard(landed=False)
-            raise
-        writer.discard(landed=version is not None)
+        version = commit_and_clear(writer.folder / "cells", writer.propose, writer.discard)
     return Deleted(
         snapshot=version,
         n_cells=writer.n_cells,

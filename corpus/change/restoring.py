@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...platform.errors import CorpusError, CytolakeError, DamageError, WithdrawnError
+from ...platform.errors import CorpusError, DamageError, WithdrawnError
 from ..log import history
 from ..log.chain import TableState, load_table
 from ..log.history import Account
-from ..log.ledger import NewFile, Proposal, commit
+from ..log.ledger import NewFile, Proposal, commit_and_clear
 from ..log.rewriting import Rewriter
 from ..log.snapshots import check_format
 from ..log.tombstones import read_tombstones
@@ -50,12 +50,7 @@ def restore(folder: Path, snapshot: int) -> Restored:
     """
     check_format(folder)
     writer = _Restoration(folder, snapshot)
-    try:
-        version = commit(folder / "cells", writer.propose)
-    except CytolakeError:  # nothing was committed; after any other error who knows: vacuum does
-        writer.remover.discard()
-        raise
-    writer.remover.discard(writer.kept if version is not None else ())
+    version = commit_and_clear(folder / "cells", writer.propose, writer.discard)
     return Restored(snapshot=version, n_cells=writer.n_cells, n_withdrawn=writer.n_withdrawn)
 
 
@@ -67,6 +62,10 @@ class _Restoration:
         self.remover = Rewriter(folder / "cells")
         self.kept: tuple[NewFile, ...] = ()
         self.n_cells = self.n_withdrawn = 0
+
+    def discard(self, landed: bool) -> None:
+        """Take away the files that no commit names."""
+        self.remover.discard(self.kept if landed else ())
 
     def propose(self, state: TableState) -> Proposal | None:
         vacuum = history.ended(state.records).get(self.snapshot)

@@ -13,14 +13,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...platform.errors import ConflictError, CorpusError, CytolakeError, DamageError
+from ...platform.errors import ConflictError, CorpusError, DamageError
 from ...platform.storage import sha256_file
 from ..payload.records import SegmentRecord
 from ..schema import CELL_COLUMNS
 from . import history
 from .chain import TableState, load_table
 from .history import Account, CommittedSource, SegmentEntry
-from .ledger import NewFile, Proposal, commit, write_rows
+from .ledger import NewFile, Proposal, commit, commit_and_clear, write_rows
 from .links import COLUMNS as LINK_COLUMNS
 from .links import Linker, write_links
 from .receipts import Receipt
@@ -71,12 +71,7 @@ def commit_source(
     """
     check_format(folder)
     writer = _SourceWriter(folder, receipt, segments, replace=replace)
-    try:
-        version = commit(folder / "cells", writer.propose)
-    except CytolakeError:  # nothing was committed; after any other error who knows: vacuum does
-        writer.discard(landed=False)
-        raise
-    writer.discard(landed=version is not None)
+    version = commit_and_clear(folder / "cells", writer.propose, writer.discard)
     project_sources(folder)
     if version is None:
         return Commit(snapshot=writer.there, added=False)
@@ -234,7 +229,7 @@ class _SourceWriter:
             (self.folder / "links" / self._links.name).unlink(missing_ok=True)
             self._links = None
 
-    def discard(self, *, landed: bool) -> None:
+    def discard(self, landed: bool) -> None:
         """Take away the files that no commit names."""
         if not landed:
             self._discard_links()
@@ -256,7 +251,7 @@ class _SourceWriter:
             promote_options="default",
         )
         if self._written_for != len(withdrawals):
-            self.discard(landed=False)
+            self.discard(False)
             gone = is_withdrawn(
                 rows, read_tombstones(self.folder, withdrawals), state.properties[UUID]
             )

@@ -21,7 +21,7 @@ from deltalake import Field, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from ...platform.errors import ConflictError, CorpusError, StorageError
+from ...platform.errors import ConflictError, CorpusError, CytolakeError, StorageError
 from ...platform.faults import durable
 from ...platform.storage import freeze, publish, sha256_file, storing_in, sync_file
 from ..payload.records import write_table
@@ -83,6 +83,30 @@ def write_rows(folder: Path, rows: pa.Table) -> NewFile:
             temporary.unlink(missing_ok=True)
         raise
     return NewFile(name=path.name, n_bytes=path.stat().st_size, n_rows=rows.num_rows)
+
+
+def commit_and_clear(
+    folder: Path,
+    propose: Callable[[TableState], Proposal | None],
+    discard: Callable[[bool], None],
+) -> int | None:
+    """Commit, then take away what was written and no commit names.
+
+    After an error of ours nothing was committed, so all of it goes; after any other who knows: it
+    stays, and a vacuum finds it.
+
+    Args:
+        folder: of the table.
+        propose: see `commit`.
+        discard: takes away the files that did not land; told whether the proposal did.
+    """
+    try:
+        version = commit(folder, propose)
+    except CytolakeError:
+        discard(False)
+        raise
+    discard(version is not None)
+    return version
 
 
 def commit(folder: Path, propose: Callable[[TableState], Proposal | None]) -> int | None:

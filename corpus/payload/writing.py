@@ -9,12 +9,12 @@ import secrets
 import shutil
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy import sparse
 
 from ...platform.errors import CorpusError
 from ...platform.faults import durable
@@ -43,6 +43,7 @@ from ..schema import (
     lifted_columns,
 )
 from ..sketches import gene_major
+from ..sparse_counts import in_order
 from .arrays import write_counts
 from .companions import write_companion
 from .expression import gene_statistics, write_gene_major
@@ -207,38 +208,12 @@ def _in_order_of_genes(cells: CellBatch, var: pa.Table) -> tuple[CellBatch, pa.T
     gene_ids = [str(gene_id) for gene_id in cells.gene_ids]
     if var.column("gene_id").to_pylist() != gene_ids:
         raise CorpusError("var and the cells have different genes, or in different order")
-    if len(set(gene_ids)) != len(gene_ids):
-        raise CorpusError("a gene appears twice: sum duplicates before writing")
-    if cells.counts.size and not cells.counts.all():
-        raise CorpusError("a stored count is 0: leave zeros out")
-    order = np.array(sorted(range(len(gene_ids)), key=gene_ids.__getitem__), dtype=np.int64)
-    if (order == np.arange(len(order))).all() and _is_canonical(cells):
-        return cells, var  # a copy less
-    place = np.empty(len(order), dtype=np.int32)
-    place[order] = np.arange(len(order), dtype=np.int32)
-    shape = (cells.n_cells, cells.n_genes)
-    given = (cells.counts.copy(), place[cells.indices], cells.indptr)  # sorted in place below
-    matrix = sparse.csr_matrix(given, shape=shape)
-    matrix.sort_indices()
-    if not matrix.has_canonical_format:
-        raise CorpusError("a cell holds a gene twice: sum duplicates before writing")
-    ordered = CellBatch(
-        gene_ids=cells.gene_ids[order],
-        indptr=cells.indptr,
-        indices=matrix.indices.astype(np.int32),
-        counts=matrix.data.astype(np.uint32),
-        n_counts=cells.n_counts,
-        content_keys=cells.content_keys,
-        obs=cells.obs,
+    given = (cells.indptr, cells.indices, cells.counts)
+    order, (indptr, indices, counts) = in_order(given, gene_ids, "gene")
+    ordered = replace(
+        cells, gene_ids=cells.gene_ids[order], indptr=indptr, indices=indices, counts=counts
     )
     return ordered, var.take(pa.array(order))
-
-
-def _is_canonical(cells: CellBatch) -> bool:
-    """Whether the genes of every cell ascend, each once."""
-    shape = (cells.n_cells, cells.n_genes)
-    given = (cells.counts, cells.indices, cells.indptr)
-    return bool(sparse.csr_matrix(given, shape=shape).has_canonical_format)
 
 
 def _cell_rows(segment_id: str, cells: CellBatch, owners: Mapping[str, Any]) -> pa.Table:

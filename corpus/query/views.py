@@ -58,11 +58,24 @@ class Views:
         }
 
     def make(self, *views: str) -> None:
-        """Make views that are not there yet, and those they need.
+        """Make views that are not there yet, and those they need: all of it or nothing.
 
         Raises:
             DamageError: a file that they need is not what was committed.
         """
+        made = set(self._made)
+        if made.issuperset(views):
+            return
+        self._run("BEGIN")
+        try:
+            self._need(*views)
+        except BaseException:
+            self._run("ROLLBACK")
+            self._made = made
+            raise
+        self._run("COMMIT")
+
+    def _need(self, *views: str) -> None:
         for view in views:
             if view not in self._made:
                 self._makers[view]()
@@ -99,7 +112,7 @@ class Views:
         self._run(f"CREATE VIEW lake.all_cells AS SELECT * EXCLUDE (filename) FROM ({rows})")
 
     def _make_cells(self) -> None:
-        self.make("all_cells")
+        self._need("all_cells")
         # Of equal contents the first by (source_id, barcode) is the primary one.
         self._run(
             "CREATE TABLE lake.duplicates AS WITH same AS (SELECT content_hash FROM lake.all_cells "
@@ -134,7 +147,7 @@ class Views:
 
     def _make_genes(self) -> None:
         """Each gene's names and totals; where cells of a segment are gone, over the living."""
-        self.make("cells")
+        self._need("cells")
         files, names = self._named_files("statistics.parquet")
         source = f"read_parquet({list_of(files)}, filename = true)" if files else _NO_STATISTICS
         self._run(
@@ -179,11 +192,11 @@ class Views:
         )
 
     def _make_measured(self) -> None:
-        self.make("genes")
+        self._need("genes")
         self._run("CREATE VIEW measured AS SELECT segment, gene_id FROM lake.statistics")
 
     def _make_expression(self) -> None:
-        self.make("genes")
+        self._need("genes")
         files, names = self._named_files("expression")
         if files:
             source = (
@@ -202,7 +215,7 @@ class Views:
         self._store("main.sources", _source_table(self._snapshot))
 
     def _make_source_obs(self) -> None:
-        self.make("cells")
+        self._need("cells")
         files, names = self._named_files("obs.parquet")
         if files:
             # Sources may name their columns as they like: ours stand first, under names of ours.
@@ -278,7 +291,7 @@ class Views:
 
     def _make_companion(self, modality: str) -> None:
         """The counts of one modality, of living cells."""
-        self.make("features", "all_cells")
+        self._need("features", "all_cells")
         files, names = self._named_files(modality)
         chosen = 'c.cell_id, c.segment, c."row", g.feature_id, g.name'
         if files:

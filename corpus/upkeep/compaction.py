@@ -15,12 +15,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...platform.errors import ConflictError, CorpusError, CytolakeError, DamageError
+from ...platform.errors import ConflictError, CorpusError, DamageError
 from ..features import MODALITIES
 from ..log.chain import TableState
 from ..log.history import SegmentEntry
 from ..log.leases import lease
-from ..log.ledger import Proposal, commit
+from ..log.ledger import Proposal, commit_and_clear
 from ..log.rows import open_engine, select_rows
 from ..log.snapshots import Snapshot
 from ..payload.own_columns import fit_together
@@ -205,13 +205,10 @@ def commit_prepared(folder: Path, prepared: Sequence[Prepared]) -> tuple[int | N
             removes=fits.removes,
         )
 
-    try:
-        version = commit(folder / "cells", propose)
-    except CytolakeError:  # nothing was committed; after any other error who knows: vacuum does
-        replacement.discard()
-        raise
-    replacement.discard(fitting[0].adds if version is not None else ())
-    return version, fitting[0]
+    def discard(landed: bool) -> None:
+        replacement.discard(fitting[0].adds if landed else ())
+
+    return commit_and_clear(folder / "cells", propose, discard), fitting[0]
 
 
 def _one_by_one(folder: Path) -> PrepareAll:

@@ -9,11 +9,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..schema import VAR_COLUMNS
+from ..sparse_counts import Rows
 
 _CELLS_AT_ONCE = 4096
-
-Rows = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint32]]
-"""Some rows of a CSR matrix: indptr, indices, counts."""
 
 Read = Callable[[int, NDArray[np.int64], NDArray[np.int64]], Rows]
 """Reads rows of a matrix: its number, the rows, and which cells these are."""

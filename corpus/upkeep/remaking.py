@@ -33,7 +33,8 @@ from ..payload.records import SegmentRecord
 from ..payload.segments import Segment
 from ..payload.verification import verify_segment
 from ..payload.writing import MIXED_DROPPED_COLUMNS, write_segment
-from .mixing import Rows, joined_genes, mixed_order, mixed_rows
+from ..sparse_counts import Rows
+from .mixing import joined_genes, mixed_order, mixed_rows
 
 _PROVEN = ("cell_id", "source_id", "barcode", "n_counts", "n_counts_stored", "content_hash")
 """Columns in which a new segment must agree with the table `cells`, cell by cell."""

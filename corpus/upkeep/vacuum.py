@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ...platform.errors import ConflictError, CorpusError, CytolakeError
+from ...platform.errors import ConflictError, CorpusError
 from ..log import history
 from ..log.chain import TableState, load_table
 from ..log.leases import lease, live_leases
-from ..log.ledger import Proposal, commit
+from ..log.ledger import Proposal, commit_and_clear
 from ..log.rows import list_of, open_engine, select_rows
 from ..log.snapshots import Snapshot, check_format
 from .compaction import living_cells
@@ -280,12 +280,10 @@ class _Vacuum:
             self.redo = fits.redo
             return self._proposal(state, fits, prepared)
 
-        try:
-            version = commit(self.folder / "cells", propose)
-        except CytolakeError:  # nothing was committed; after any other error who knows
-            replacement.discard()
-            raise
-        replacement.discard(fitting[0].adds if version is not None else ())
+        def discard(landed: bool) -> None:
+            replacement.discard(fitting[0].adds if landed else ())
+
+        version = commit_and_clear(self.folder / "cells", propose, discard)
         self.landed = fitting[0].landing if version is not None else ()
         return version
 

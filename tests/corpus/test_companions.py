@@ -158,7 +158,7 @@ def test_a_companion_gives_back_what_was_written(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"var": pa.table({"feature_id": ["a", "a"]})}, "the id of another"),
+        ({"var": pa.table({"feature_id": ["a", "a"]})}, "a feature appears twice"),
         ({"counts": np.array([1, 0], dtype=np.uint32)}, "stored count is 0"),
         ({"indices": np.array([1, 1], dtype=np.int32)}, "holds a feature twice"),
     ],

@@ -42,6 +42,7 @@ def settle(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_that_is_what_was_committed_passes(path: Path) -> None:
     check_file(path, len(DATA), SHA256)
     check_file(path, len(DATA), None)
+    assert path.read_bytes() == DATA
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ import pytest
 from cytolake.corpus.cells import CellBatch
 from cytolake.corpus.content import content_hashes, content_keys
 from cytolake.corpus.log.commits import Commit, commit_source
+from cytolake.corpus.log.links import read_links
 from cytolake.corpus.log.receipts import Receipt
 from cytolake.corpus.payload.writing import write_segment
 from cytolake.corpus.query.primaries import join_pairs
 from cytolake.corpus.store import Corpus
+from cytolake.platform.errors import DamageError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -142,11 +144,20 @@ def test_a_source_that_was_compacted_is_still_known(folder: Path, lab: CellBatch
     assert commit(folder, "subset", of_genes(lab, slice(0, 150))).linked == {"whole": 59}
 
 
-def test_a_lost_list_of_links_is_told(folder: Path, lab: CellBatch) -> None:
+def test_a_lost_list_of_links_is_told_each_time_somebody_asks(folder: Path, lab: CellBatch) -> None:
     commit(folder, "subset", of_genes(lab, slice(0, 150)))
     [path] = (folder / "links").glob("*.parquet")
+    whole = path.read_bytes()
     path.unlink()
-    assert any(path.name in problem for problem in Corpus.open(folder).verify())
+    read_links.cache_clear()
+    corpus = Corpus.open(folder)
+    assert any(path.name in problem for problem in corpus.verify())
+    for _ in range(2):
+        with pytest.raises(DamageError, match=path.name):
+            corpus.sql("SELECT count(*) FROM cells")
+    path.write_bytes(whole)
+    [row] = corpus.sql("SELECT count(*) AS n FROM cells WHERE is_primary").to_pylist()
+    assert row["n"] == 60
 
 
 pairs = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)).filter(lambda p: p[0] != p[1]))

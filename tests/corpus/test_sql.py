@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cytolake.corpus.query.sandbox import VIEWS
 from cytolake.corpus.store import Corpus
 from cytolake.platform.errors import DamageError
 
@@ -73,16 +74,7 @@ def test_dropped_cells_stay_queryable(fake_corpus: Corpus) -> None:
 
 def test_every_view_of_an_empty_corpus_is_empty(tmp_path: Path) -> None:
     corpus = Corpus.create(tmp_path / "corpus")
-    for view in (
-        "cells",
-        "genes",
-        "sources",
-        "source_obs",
-        "dropped",
-        "expression",
-        "measured",
-        "segments",
-    ):
+    for view in VIEWS:
         assert corpus.sql(f"SELECT * FROM {view}").num_rows == 0
 
 

@@ -17,28 +17,8 @@ from cytolake.corpus.upkeep.vacuum import plan_vacuum, vacuum
 from cytolake.platform.errors import ConflictError
 from cytolake.platform.faults import watching
 from cytolake.tests.faults.commands import ingest_source, prepare_part
-from cytolake.tests.faults.killing import State, state_of
 
-NOW = {"older_than_ms": 0, "grace_ms": 0}
-
-
-@pytest.fixture
-def two(tmp_path: Path) -> Corpus:
-    """Two sources of two segments of 24 cells each; snapshot 2."""
-    corpus = Corpus.create(tmp_path / "corpus")
-    for name in ("blood", "lung"):
-        ingest_source(corpus, name)
-    return Corpus.open(tmp_path / "corpus")
-
-
-def held(folder: Path) -> State:
-    corpus = Corpus.open(folder)
-    assert corpus.verify(deep=True) == []
-    return state_of(corpus)
-
-
-def folders(corpus: Corpus) -> set[str]:
-    return {path.name for path in corpus.segments_folder.iterdir()}
+from .vacuumed import NOW, folders, held
 
 
 def staged(corpus: Corpus) -> Path:

@@ -21,28 +21,9 @@ from cytolake.corpus.upkeep.compaction import compact
 from cytolake.corpus.upkeep.vacuum import DAY_MS, plan_vacuum, vacuum
 from cytolake.platform.errors import CorpusError, WithdrawnError
 from cytolake.tests.faults.commands import ingest_source
-from cytolake.tests.faults.killing import State, state_of
+from cytolake.tests.faults.killing import state_of
 
-NOW = {"older_than_ms": 0, "grace_ms": 0}
-
-
-@pytest.fixture
-def two(tmp_path: Path) -> Corpus:
-    """Two sources of two segments of 24 cells each; snapshot 2."""
-    corpus = Corpus.create(tmp_path / "corpus")
-    for name in ("blood", "lung"):
-        ingest_source(corpus, name)
-    return Corpus.open(tmp_path / "corpus")
-
-
-def held(folder: Path) -> State:
-    corpus = Corpus.open(folder)
-    assert corpus.verify(deep=True) == []
-    return state_of(corpus)
-
-
-def folders(corpus: Corpus) -> set[str]:
-    return {path.name for path in corpus.segments_folder.iterdir()}
+from .vacuumed import NOW, folders, held
 
 
 def test_dead_cells_go_from_the_disk_and_the_living_stay(two: Corpus) -> None:

@@ -71,3 +71,4 @@ def test_a_witness_that_cannot_be_written_fails_no_commit(cells: Path) -> None:
     witness_file(cells).mkdir()
     (witness_file(cells) / "in the way").touch()
     leave_witness(cells, 2, "0" * 64)
+    assert (witness_file(cells) / "in the way").is_file()

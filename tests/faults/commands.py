@@ -5,8 +5,8 @@ finishes what is left, and run once more it changes nothing.
 """
 
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from cytolake.corpus.payload.writing import write_segment
 from cytolake.corpus.store import Corpus
 from cytolake.corpus.upkeep.compaction import compact
 from cytolake.corpus.upkeep.vacuum import vacuum
+from numpy.typing import NDArray
 
 N_CELLS = 24  # of a segment
 N_GENES = 40
@@ -44,7 +45,12 @@ class Command:
 
 
 def ingest_source(
-    corpus: Corpus, name: str, *, lifted: str | None = None, replaced: str | None = None
+    corpus: Corpus,
+    name: str,
+    *,
+    lifted: str | None = None,
+    replaced: str | None = None,
+    like: str | None = None,
 ) -> None:
     """Prepare or adopt a source's two segments and commit them, as ingest does.
 
@@ -53,8 +59,11 @@ def ingest_source(
         name: what decides the cells; the source's name, unless it takes another's place.
         lifted: a column of the source's own to lift into `cells`.
         replaced: the source in whose place it comes.
+        like: a source whose cells come once more, with three quarters of their genes.
     """
-    records = [prepare_part(corpus, name, part, lifted, replaced or name) for part in range(2)]
+    records = [
+        prepare_part(corpus, name, part, lifted, replaced or name, like) for part in range(2)
+    ]
     receipt = Receipt(
         source_id=replaced or name,
         uri=f"/data/{name}.h5ad",
@@ -71,7 +80,12 @@ def ingest_source(
 
 
 def prepare_part(
-    corpus: Corpus, name: str, part: int, lifted: str | None = None, source_id: str = ""
+    corpus: Corpus,
+    name: str,
+    part: int,
+    lifted: str | None = None,
+    source_id: str = "",
+    like: str | None = None,
 ) -> SegmentRecord:
     """Prepare or adopt one of a source's segments; see `ingest_source`."""
     folder = corpus.segments_folder / f"{name}-{part}"
@@ -83,7 +97,10 @@ def prepare_part(
         "source_sha256": _sha256(name),
         "first_row": part * (N_CELLS + 1),
     }
-    barcodes = [f"{name}-{part}-{number}" for number in range(N_CELLS + 1)]
+    barcodes = [f"{like or name}-{part}-{number}" for number in range(N_CELLS + 1)]
+    cells = _cells(like or name, barcodes[:-1], part, lifted)
+    if like is not None:
+        cells = with_fewer_genes(cells, N_GENES * 3 // 4)
     dropped = pa.table(
         {
             "barcode": barcodes[-1:],
@@ -95,15 +112,14 @@ def prepare_part(
     )
     var = pa.table(
         {
-            "gene_id": GENE_IDS,
-            "symbol": [f"GENE{number}" for number in range(N_GENES)],
-            "biotype": ["protein_coding"] * N_GENES,
-            "mapping": ["ensembl"] * N_GENES,
-            "source_name": GENE_IDS,
+            "gene_id": list(cells.gene_ids),
+            "symbol": [f"GENE{number}" for number in range(cells.n_genes)],
+            "biotype": ["protein_coding"] * cells.n_genes,
+            "mapping": ["ensembl"] * cells.n_genes,
+            "source_name": list(cells.gene_ids),
         }
     )
     own = pa.table({"cluster": [number % 3 for number in range(N_CELLS)]})
-    cells = _cells(name, barcodes[:-1], part, lifted)
     return write_segment(folder, folder.name, cells, var, own, dropped, provenance)
 
 
@@ -111,36 +127,67 @@ def _cells(name: str, barcodes: list[str], part: int, lifted: str | None) -> Cel
     """Cells that the source's name and the part decide, to the last count."""
     draw = np.random.default_rng([zlib.crc32(name.encode()), part])
     counts_cg = draw.poisson(0.7, size=(N_CELLS, N_GENES)).astype(np.uint32)
+    return batch_of(counts_cg, GENE_IDS, name, barcodes, lifted)
+
+
+def batch_of(
+    counts_cg: NDArray[np.uint32],
+    gene_ids: Sequence[str],
+    name: str,
+    barcodes: Sequence[str],
+    lifted: str | None = None,
+) -> CellBatch:
+    """Counts as cells of a source: tissue, types and donors go by their places.
+
+    Args:
+        counts_cg: shape (n_cells, n_genes).
+        gene_ids: of the genes.
+        name: of the source, which is the tissue, too.
+        barcodes: of the cells.
+        lifted: a column of the source's own to lift into `cells`.
+    """
+    n_cells = len(counts_cg)
     rows, indices = np.nonzero(counts_cg)
-    indptr = np.searchsorted(rows, np.arange(N_CELLS + 1)).astype(np.int64)
+    indptr = np.searchsorted(rows, np.arange(n_cells + 1)).astype(np.int64)
     counts, indices = counts_cg[rows, indices], indices.astype(np.int32)
-    hashes = content_hashes(GENE_IDS, indptr, indices, counts)
     n_counts = counts_cg.sum(axis=1).astype(np.int64)
     columns = {
-        "barcode": barcodes,
-        "organism": ["Homo sapiens"] * N_CELLS,
-        "tissue": [name] * N_CELLS,
-        "cell_type": [("T cell", "B cell", None)[number % 3] for number in range(N_CELLS)],
-        "donor_id": [f"{name}-d{number % 4}" for number in range(N_CELLS)],
+        "barcode": list(barcodes),
+        "organism": ["Homo sapiens"] * n_cells,
+        "tissue": [name] * n_cells,
+        "cell_type": [("T cell", "B cell", None)[number % 3] for number in range(n_cells)],
+        "donor_id": [f"{name}-d{number % 4}" for number in range(n_cells)],
         "n_counts": n_counts,
         "n_genes": (counts_cg > 0).sum(axis=1).astype(np.int32),
-        "mito_fraction": pa.nulls(N_CELLS, pa.float64()),
+        "mito_fraction": pa.nulls(n_cells, pa.float64()),
     }
     if lifted is not None:
-        columns[lifted] = [f"{name}-{number % 5}" for number in range(N_CELLS)]
+        columns[lifted] = [f"{name}-{number % 5}" for number in range(n_cells)]
     return CellBatch(
-        gene_ids=np.array(GENE_IDS, dtype=object),
+        gene_ids=np.array(gene_ids, dtype=object),
         indptr=indptr,
         indices=indices,
         counts=counts,
         n_counts=n_counts,
-        content_keys=content_keys(hashes),
+        content_keys=content_keys(content_hashes(gene_ids, indptr, indices, counts)),
         obs=pa.table(columns),
     )
 
 
+def with_fewer_genes(cells: CellBatch, n_genes: int) -> CellBatch:
+    """The same cells as someone else measured them: the first genes only."""
+    dense = cells.to_csr().toarray()[:, :n_genes].astype(np.uint32)
+    names = [str(gene_id) for gene_id in cells.gene_ids[:n_genes]]
+    fewer = batch_of(dense, names, "", cells.obs.column("barcode").to_pylist())
+    return replace(fewer, n_counts=cells.n_counts, obs=cells.obs)
+
+
 def _sha256(name: str) -> str:
     return f"{zlib.crc32(name.encode()):08x}" * 8
+
+
+def _link(folder: Path) -> None:
+    ingest_source(Corpus.open(folder), "biopsy", like="lung")
 
 
 def _replace(folder: Path) -> None:
@@ -210,6 +257,7 @@ COMMANDS = {
     "delete": Command(prepare=_two_sources, run=_delete),
     "withdraw": Command(prepare=_two_sources, run=_withdraw),
     "ingest": Command(prepare=_one_source, run=_ingest),
+    "link": Command(prepare=_two_sources, run=_link),
     "replace": Command(prepare=_two_sources, run=_replace),
     "restore": Command(prepare=_with_a_deletion, run=_restore),
     "compact": Command(prepare=_two_sources, run=_compact),

@@ -15,7 +15,6 @@ import pyarrow as pa
 from cytolake.corpus.cells import CellBatch
 from cytolake.corpus.change.annotation import annotate
 from cytolake.corpus.change.deletion import delete, withdraw
-from cytolake.corpus.content import content_hashes, content_keys
 from cytolake.corpus.features import FeatureBatch
 from cytolake.corpus.log.commits import commit_source
 from cytolake.corpus.log.receipts import Receipt
@@ -26,6 +25,7 @@ from cytolake.corpus.query.uses import Use, record_use
 from cytolake.corpus.schema import DROPPED_COLUMNS
 from cytolake.corpus.store import Corpus
 from cytolake.corpus.upkeep.compaction import compact
+from cytolake.tests.faults.commands import batch_of, with_fewer_genes
 from deltalake import DeltaTable
 from scipy import sparse
 
@@ -149,7 +149,7 @@ def _ingest(
         gene_ids = [f"ENSG{number:011}" for number in range(1, n_genes + 1)]
         cells = _cells(like or segment_id, name, n_cells - part, gene_ids, share, lifted)
         if like is not None:
-            cells = _with_fewer_genes(cells, n_genes * 3 // 4)
+            cells = with_fewer_genes(cells, n_genes * 3 // 4)
         first_row = part * (n_cells - part + 2)
         features = {"protein": _proteins(segment_id, n_cells - part, n_proteins)}
         given = features if n_proteins else {}
@@ -229,24 +229,6 @@ def _proteins(segment_id: str, n_cells: int, n_proteins: int) -> FeatureBatch:
     )
 
 
-def _with_fewer_genes(cells: CellBatch, n_genes: int) -> CellBatch:
-    """The same cells as someone else measured them: the first genes only."""
-    dense = cells.to_csr().toarray()[:, :n_genes].astype(np.uint32)
-    matrix = sparse.csr_matrix(dense)
-    indptr, indices = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32)
-    gene_ids = cells.gene_ids[:n_genes]
-    hashes = content_hashes(gene_ids, indptr, indices, matrix.data)
-    return CellBatch(
-        gene_ids=gene_ids,
-        indptr=indptr,
-        indices=indices,
-        counts=matrix.data,
-        n_counts=cells.n_counts,
-        content_keys=content_keys(hashes),
-        obs=cells.obs,
-    )
-
-
 def _cells(
     segment_id: str,
     name: str,
@@ -259,31 +241,8 @@ def _cells(
     draw = np.random.default_rng(zlib.crc32(segment_id.encode()))
     counts_cg = draw.geometric(0.4, size=(n_cells, len(gene_ids))).astype(np.uint32)
     counts_cg[draw.random(counts_cg.shape) > share] = 0
-    rows, indices = np.nonzero(counts_cg)
-    indptr = np.searchsorted(rows, np.arange(n_cells + 1)).astype(np.int64)
-    counts, indices = counts_cg[rows, indices], indices.astype(np.int32)
-    n_counts = counts_cg.sum(axis=1).astype(np.int64)
-    columns = {
-        "barcode": [f"{segment_id}-{number}" for number in range(n_cells)],
-        "organism": ["Homo sapiens"] * n_cells,
-        "tissue": [name] * n_cells,
-        "cell_type": [("T cell", "B cell", None)[number % 3] for number in range(n_cells)],
-        "donor_id": [f"{name}-d{number % 4}" for number in range(n_cells)],
-        "n_counts": n_counts,
-        "n_genes": (counts_cg > 0).sum(axis=1).astype(np.int32),
-        "mito_fraction": pa.nulls(n_cells, pa.float64()),
-    }
-    if lifted is not None:
-        columns[lifted] = [f"{name}-{number % 5}" for number in range(n_cells)]
-    return CellBatch(
-        gene_ids=np.array(gene_ids, dtype=object),
-        indptr=indptr,
-        indices=indices,
-        counts=counts,
-        n_counts=n_counts,
-        content_keys=content_keys(content_hashes(gene_ids, indptr, indices, counts)),
-        obs=pa.table(columns),
-    )
+    barcodes = [f"{segment_id}-{number}" for number in range(n_cells)]
+    return batch_of(counts_cg, gene_ids, name, barcodes, lifted)
 
 
 def _sha256(name: str, draw: int) -> str:
