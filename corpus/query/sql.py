@@ -14,6 +14,7 @@ flipped bits went unseen): each file is hashed once, before its first use in thi
 | `source_obs` | cell | `cell_id`, then the sources' own columns, verbatim |
 | `dropped` | cell that was not kept | `source_id, segment`, barcode, reason, QC values |
 | `protein`, `atac` | stored count of a live cell | as `expression`, with `feature_id, name` |
+| `protein_abundance` | measured value of a live cell | the same, with `value` for `count` |
 | `features` | feature of these | `modality, feature_id, name, feature_type, genome, n_segments` |
 | `segments` | segment | `segment, source_id`, its figures and bytes |
 """
@@ -22,7 +23,7 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import duckdb
@@ -66,17 +67,52 @@ class SqlEngine:
 
     def _run(self, query: str, views: set[str]) -> pa.Table:
         with self._lock, self._snapshot.telling_of_its_end():
-            connection = self._require(views)
+            return self._interruptible(lambda: self._answer(query, views))
+
+    def _answer(self, query: str, views: set[str]) -> pa.Table:
+        connection = self._require(views)
+        try:
+            return connection.sql(query).to_arrow_table()
+        except duckdb.Error as error:
+            known: set[str] = set()
+            for view in sorted(views & set(VIEWS)):
+                with suppress(duckdb.Error):  # a file has gone: the first error tells more
+                    known |= set(self._columns(connection, view))
+            raise QueryError(explain_error(str(error), known)) from error
+        except pa.ArrowException as error:
+            raise QueryError(f"the answer does not fit a table: {error}") from error
+
+    def _interruptible(self, work: Callable[[], pa.Table]) -> pa.Table:
+        """Work aside, so that a Ctrl-C ends it: DuckDB 2.0 itself missed 5 of 22.
+
+        Connecting and making views are aside, too: where a statement of theirs ran on the main
+        thread, DuckDB swallowed the signal, and the query went on.
+        """
+        if threading.current_thread() is not threading.main_thread():  # no Ctrl-C comes here
+            return work()
+        answers: list[pa.Table | BaseException] = []
+        done = threading.Event()
+
+        def answer() -> None:
             try:
-                return _interruptible(connection, query)
-            except duckdb.Error as error:
-                known: set[str] = set()
-                for view in sorted(views & set(VIEWS)):
-                    with suppress(duckdb.Error):  # a file has gone: the first error tells more
-                        known |= set(self._columns(connection, view))
-                raise QueryError(explain_error(str(error), known)) from error
-            except pa.ArrowException as error:
-                raise QueryError(f"the answer does not fit a table: {error}") from error
+                answers.append(work())
+            except BaseException as error:  # handed over below, whatever it is
+                answers.append(error)
+            finally:
+                done.set()
+
+        threading.Thread(target=answer, name="sql", daemon=True).start()
+        try:
+            while not done.wait(0.1):
+                pass
+        except BaseException:
+            while not done.wait(0.05):
+                if self._connection is not None:
+                    self._connection.interrupt()
+            raise
+        if isinstance(answers[0], BaseException):
+            raise answers[0]
+        return answers[0]
 
     def _columns(self, connection: duckdb.DuckDBPyConnection, view: str) -> list[str]:
         rows = connection.execute(f'SELECT column_name FROM (DESCRIBE "{view}")').fetchall()
@@ -113,35 +149,8 @@ class SqlEngine:
         connection.execute(f"SET temp_directory = {literal(spill)}")
         connection.execute(f"SET max_temp_directory_size = '{free // 2}B'")
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")  # it would go to standard output
         connection.execute(f"SET allowed_paths = {list_of(allowed)}")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         return connection
-
-
-def _interruptible(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
-    """Run a query aside, so that a Ctrl-C ends it: DuckDB 2.0 itself missed 5 of 22."""
-    if threading.current_thread() is not threading.main_thread():  # no Ctrl-C comes here
-        return connection.sql(query).to_arrow_table()
-    answers: list[pa.Table | BaseException] = []
-    done = threading.Event()
-
-    def answer() -> None:
-        try:
-            answers.append(connection.sql(query).to_arrow_table())
-        except BaseException as error:  # handed over below, whatever it is
-            answers.append(error)
-        finally:
-            done.set()
-
-    threading.Thread(target=answer, name="sql", daemon=True).start()
-    try:
-        while not done.wait(0.1):
-            pass
-    except BaseException:
-        while not done.wait(0.05):
-            connection.interrupt()
-        raise
-    if isinstance(answers[0], BaseException):
-        raise answers[0]
-    return answers[0]
