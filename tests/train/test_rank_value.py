@@ -120,6 +120,21 @@ def test_any_cells_encode_as_the_float64_oracle_says(seed: int, length: int, n_c
     assert as_lists(encoded) == slow_tokens(batch, vocabulary, medians, length)
 
 
+@pytest.mark.parametrize("n_ties", [2, 32, 33, 90])
+def test_keys_that_differ_late_or_not_at_all_are_ordered_too(n_ties: int):
+    """Keys are sorted by 32 of their 64 bits at first; these differ after them."""
+    draw = np.random.default_rng(n_ties)
+    names = [f"ENSG{i:03d}" for i in range(100)]
+    vocabulary = Vocabulary(gene_ids=tuple(str(name) for name in draw.permutation(names)))
+    near = draw.choice([1.0, 1 + 1e-9, 1 + 2e-9], n_ties)
+    medians = MediansSet(
+        gene_ids=tuple(names), medians=np.concatenate([near, draw.uniform(2, 9, 100 - n_ties)])
+    )
+    batch = one_cell(dict.fromkeys(names, 1))
+    encoded = RankValueEncoding(vocabulary, medians, 100).encode(batch)
+    assert as_lists(encoded) == slow_tokens(batch, vocabulary, medians, 100)
+
+
 def test_batches_join_in_their_order(vocabulary: Vocabulary, medians: MediansSet):
     encoding = RankValueEncoding(vocabulary, medians, 30)
     first, second = (encoding.encode(random_cells(3, seed=seed)) for seed in (1, 2))
