@@ -98,7 +98,7 @@ def inspect(files: Annotated[list[str], typer.Argument(help="Count files or fold
 )
 def ingest(
     sources: Annotated[
-        list[str], typer.Argument(help="Count files, folders, patterns, or a sources.toml.")
+        list[str], typer.Argument(help="Count files, folders, patterns, URIs; or a sources.toml.")
     ],
     corpus: CorpusOption = None,
     reader: Annotated[

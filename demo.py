@@ -188,8 +188,8 @@ def _plan(story: Story, settings: Settings) -> "SourcesFile":
     if story.partition is None:
         return plan
     from .corpus.genes import GeneReference
-    from .ingest.job import gene_table
     from .ingest.partition import load_partition, partition
+    from .ingest.survey import gene_table
 
     folder = settings.home / "sources"
     reference = GeneReference.load(gene_table(settings))

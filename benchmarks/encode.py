@@ -14,8 +14,8 @@ from cytolake.corpus.cells import CellBatch
 from cytolake.corpus.genes import GeneReference
 from cytolake.corpus.medians import MediansSet
 from cytolake.corpus.vocabularies import Vocabulary
-from cytolake.ingest.job import gene_table
 from cytolake.ingest.reading import read_cells
+from cytolake.ingest.survey import gene_table
 from cytolake.platform.screen import results, table
 from cytolake.platform.settings import load_settings
 from cytolake.train.encodings.rank_value import RankValueEncoding

@@ -15,8 +15,8 @@ import numpy as np
 from crick import TDigest
 from cytolake.corpus.genes import GeneReference
 from cytolake.corpus.sketches import Sketch
-from cytolake.ingest.job import gene_table
 from cytolake.ingest.reading import read_cells
+from cytolake.ingest.survey import gene_table
 from cytolake.platform.screen import results, table
 from cytolake.platform.settings import load_settings
 

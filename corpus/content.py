@@ -7,6 +7,7 @@ Mixing: the finaliser of splitmix64 (Steele, Lea, Flood 2014, doi:10.1145/266019
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numba
 import numpy as np
@@ -35,6 +36,12 @@ def content_hashes(
 
 def gene_words(gene_ids: Iterable[str]) -> NDArray[np.uint64]:
     """Each gene's own two words, which its counts are mixed with. Shape (n_genes, 2)."""
+    return _words(tuple(gene_ids))
+
+
+@lru_cache(maxsize=8)
+def _words(gene_ids: tuple[str, ...]) -> NDArray[np.uint64]:
+    """The words, kept: a source's units have one list of genes."""
     words = b"".join(
         hashlib.blake2b(gene_id.encode(), digest_size=N_BYTES).digest() for gene_id in gene_ids
     )

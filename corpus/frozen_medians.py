@@ -13,6 +13,7 @@ from ..platform.resources import find
 from ..platform.screen import table
 from ..platform.settings import Settings
 from ..platform.storage import write_durably
+from .bulk import BULK_ALONE
 from .median_comparison import compare_medians
 from .medians import MediansSet, medians_of, official_medians
 
@@ -66,7 +67,8 @@ def make_medians(
     if plot is not None and against is None:
         raise RecipeError("a plot shows two sets: name the other by --against geneformer-v1")
     other = None if against is None else _other_set(against, settings)
-    medians = medians_of(corpus, corpus.select(where))
+    selection = corpus.select(where)
+    medians = medians_of(corpus, selection)
     write_durably(output, medians.to_json().encode())
     shown: list[str | Table] = [
         f"{output}: medians of {len(medians.gene_ids):,} genes over "
@@ -76,6 +78,11 @@ def make_medians(
     if medians.origin["panels_left_out"]:
         shown.append(
             f"left out, for they are panels: {', '.join(medians.origin['panels_left_out'])}"
+        )
+    if selection.n_bulk_left_out:
+        shown.append(
+            f"left out, for they are no cells: {selection.n_bulk_left_out:,} bulk samples; their "
+            f'own medians: --where "{BULK_ALONE}"'
         )
     if other is not None:
         comparison = compare_medians(medians, other, str(against))

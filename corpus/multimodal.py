@@ -13,7 +13,7 @@ from scipy import sparse
 
 from ..platform.errors import CorpusError, NoCellsError, QueryError, did_you_mean
 from .export import anndata_of
-from .features import FEATURE_COLUMNS, MODALITIES, FeatureBatch
+from .features import FEATURE_COLUMNS, MODALITIES, FeatureBatch, Kind
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -32,14 +32,16 @@ def to_mudata(
     Args:
         corpus: where from.
         where: a bare condition over `cells`; None for all.
-        modalities: of `rna`, `protein`, `atac`; None for those that the cells have.
+        modalities: `rna` and those of `features.MODALITIES`; None for all that the cells have.
 
     Returns:
         `mod["rna"]` as `corpus.export` gives it; of the others X is raw counts as float32 CSR and
         var the features, both over all features of the cells chosen. The index of obs is the
         same in all; cells that a modality was not measured in are not in its AnnData. A feature
-        that a cell's source lacks, of a modality that it has, is 0: `var["n_cells_measured"]`
-        tells how many cells measured it.
+        that a cell's source lacks, of a modality of counts that it has, is 0:
+        `var["n_cells_measured"]` tells how many cells measured it. Of real values
+        (`protein_abundance`) X is dense float32, 4 bytes a cell and feature, and NaN where a cell
+        has no value.
 
     Raises:
         QueryError: the condition is refused, or there is no such modality.
@@ -67,9 +69,9 @@ def to_mudata(
     for name in MODALITIES:
         pieces = [] if name not in asked else read_features(corpus, selection, name)
         if pieces:
-            places, counts, var = _joined(pieces)
+            places, numbers, var = _joined(pieces, MODALITIES[name])
             obs: Any = rna.obs.iloc[places][["cell_id", "barcode"]]
-            found[name] = anndata.AnnData(X=counts, obs=obs, var=var)
+            found[name] = anndata.AnnData(X=numbers, obs=obs, var=var)
         elif name in asked and modalities is not None:
             raise NoCellsError(f"{corpus.uri}: none of the cells chosen has the modality {name!r}")
     with set_options(pull_on_update=False):
@@ -82,7 +84,7 @@ def read_features(
     """A modality of the cells of a selection: one batch a segment that has it.
 
     Returns:
-        Positions in the selection, and their counts.
+        Positions in the selection, and their numbers; of real values only cells that have some.
 
     Raises:
         DamageError: a file is not what was committed.
@@ -94,15 +96,21 @@ def read_features(
         if companion is None:
             continue
         places = np.flatnonzero(selection.segment == number)
+        rows = selection.row[places].astype(np.int64)
         with corpus.state.telling_of_its_end():
-            found.append((places, companion.read(selection.row[places].astype(np.int64))))
+            if companion.kind.real:
+                has_some = np.diff(companion.counts.indptr)[rows] > 0
+                places, rows = places[has_some], rows[has_some]
+            batch = companion.read(rows)
+        if len(places):
+            found.append((places, batch))
     return found
 
 
 def _joined(
-    pieces: Sequence[tuple[NDArray[np.int64], FeatureBatch]],
-) -> tuple[NDArray[np.int64], sparse.csr_matrix, Any]:
-    """Positions, counts and features of several segments, over the union of their features."""
+    pieces: Sequence[tuple[NDArray[np.int64], FeatureBatch]], kind: Kind
+) -> tuple[NDArray[np.int64], Any, Any]:
+    """Positions, numbers and features of several segments, over the union of their features."""
     tables = [batch.var for _, batch in pieces]
     features = (
         pa.concat_tables(tables)
@@ -118,14 +126,22 @@ def _joined(
     blocks: list[Any] = []
     for places, batch in pieces:
         columns = np.array([place_of[feature_id] for feature_id in batch.feature_ids])
-        n_measured[columns] += len(places)
         entries = batch.to_csr().tocoo()
-        block = (entries.data, (entries.row, columns[entries.col]))
-        blocks.append(sparse.csr_matrix(block, shape=(batch.n_cells, len(ids))))
-    counts = sparse.csr_matrix(sparse.vstack(blocks, format="csr"))
+        rows, into = entries.row, columns[entries.col]
+        if kind.real:
+            n_measured += np.bincount(into, minlength=len(ids))
+            dense = np.full((batch.n_cells, len(ids)), np.nan, dtype=kind.dtype)
+            dense[rows, into] = entries.data
+            blocks.append(dense)
+        else:
+            n_measured[columns] += len(places)
+            block = (entries.data, (rows, into))
+            blocks.append(sparse.csr_matrix(block, shape=(batch.n_cells, len(ids))))
+    numbers: Any = np.vstack(blocks) if kind.real else sparse.vstack(blocks, format="csr")
     var = features.to_pandas().set_index("feature_id")
     var["n_cells_measured"] = n_measured
     said = [name for name in var.columns if var[name].notna().any()]
     order = np.argsort(np.concatenate([places for places, _ in pieces]))
     places = np.concatenate([places for places, _ in pieces])[order]
-    return places, sparse.csr_matrix(counts[order]), var[said]
+    numbers = numbers[order]
+    return places, numbers if kind.real else sparse.csr_matrix(numbers), var[said]

@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from .sparse_counts import column_starts
+
 PER = 10_000.0
 """Counts are measured per this many counts of the cell."""
 
@@ -120,9 +122,9 @@ class Sketch:
         """
         cell_of = np.repeat(np.arange(len(indptr) - 1, dtype=np.uint32), np.diff(indptr))
         bins = Binning.of(n_counts).bins(cell_of, counts)
-        starts = np.concatenate([[0], np.cumsum(np.bincount(indices, minlength=len(gene_ids)))])
-        sorted_bins = _sort_by_gene(indices, bins, starts.astype(np.int64))
-        ends, used, n_values = _count_bins(starts.astype(np.int64), sorted_bins)
+        starts = column_starts(indices, len(gene_ids))
+        sorted_bins = _sort_by_gene(indices, bins, starts)
+        ends, used, n_values = _count_bins(starts, sorted_bins)
         return cls(gene_ids=gene_ids, indptr=ends, bins=used, n_values=n_values)
 
     @classmethod
@@ -187,31 +189,6 @@ class Sketch:
             bins=table.column("bins").combine_chunks().flatten().to_numpy(),
             n_values=table.column("n_values").combine_chunks().flatten().to_numpy(),
         )
-
-
-def gene_major(
-    indices: NDArray[np.int32], n_genes: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The places of non-zeros by gene, then by their order: a counting sort.
-
-    Returns:
-        The places, shape (n_nonzero,), and where each gene begins, shape (n_genes + 1,).
-    """
-    starts = np.concatenate([[0], np.cumsum(np.bincount(indices, minlength=n_genes))])
-    return _counting_sort(indices, starts.astype(np.int64)), starts.astype(np.int64)
-
-
-@numba.njit(cache=True, nogil=True)
-def _counting_sort(
-    indices: NDArray[np.int32], starts: NDArray[np.int64]
-) -> NDArray[np.int64]:  # pragma: no cover - compiled
-    free = starts.copy()
-    order = np.empty(len(indices), dtype=np.int64)
-    for place in range(len(indices)):
-        gene = indices[place]
-        order[free[gene]] = place
-        free[gene] += 1
-    return order
 
 
 @numba.njit(cache=True, nogil=True)

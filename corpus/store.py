@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from ..platform.errors import (
     did_you_mean,
 )
 from ..platform.storage import local_path
+from .bulk import not_apart
 from .cells import CellBatch
 from .changes import Changes
 from .content import content_keys, from_binary
@@ -184,7 +186,8 @@ class Corpus(Changes):
             where: for example `"tissue = 'blood' AND n_counts > 500"`; None for all cells.
             split: how the snapshot is cut into parts.
             part: the part wanted.
-            primary_only: take each content once.
+            primary_only: what one learns from: each content once, and where cells are chosen no
+                bulk sample among them (`bulk.BULK_ALONE` is a condition that chooses these).
 
         Raises:
             QueryError: the condition is refused or does not run.
@@ -201,11 +204,16 @@ class Corpus(Changes):
             f"ON d.cell_id = chosen.cell_id WHERE is_primary OR {not primary_only}",
             _views_of(where),
         )
+        n_chosen = table.num_rows
+        if primary_only:
+            table = table.filter(pa.array(~not_apart(self.state, table.column("segment"))))
+        n_bulk = n_chosen - table.num_rows
         if split is not None and part is not None:
             table = table.filter(pa.array(self._is_in(split, part, table)))
         if not table.num_rows:
             raise NoCellsError(self._nothing_chosen(where, part))
-        return self._selection(table, where, part, primary_only)
+        found = self._selection(table, where, part, primary_only)
+        return replace(found, n_bulk_left_out=n_bulk)
 
     def read(
         self,

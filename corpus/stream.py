@@ -44,6 +44,7 @@ class Selection:
         where: the query; None for all.
         part: the part of the split; None without one.
         primary_only: equal contents appear once.
+        n_bulk_left_out: bulk samples that the query chose among cells, and that are not here.
     """
 
     segment_ids: tuple[str, ...]
@@ -57,6 +58,7 @@ class Selection:
     where: str | None = None
     part: str | None = None
     primary_only: bool = True
+    n_bulk_left_out: int = 0
 
     @property
     def n_cells(self) -> int:

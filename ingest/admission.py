@@ -9,22 +9,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from ..corpus.log.snapshots import Snapshot
 from ..platform.errors import CorpusError, CytolakeError, SourceError, did_you_mean
 from ..platform.settings import Settings
 from ..platform.storage import sha256_file
 from .doublets import SampleScores
+from .places import Nearby, as_given, name_of_source, settled, uri_on_record
 from .quality import Thresholds
 from .report import IngestedSource, Status
 from .sources.formats import stamp_of
 from .sources_toml import (
     SourceEntry,
     SourcesFile,
-    default_name,
     recipe_hash,
-    resolve,
     resolve_metadata,
     resolve_orthologs,
+    resolve_proteins,
 )
 from .survey import Survey
 from .units import PreparedUnit
@@ -38,6 +40,7 @@ class Candidate:
         entry: its settings.
         source_id: its name in the corpus.
         path: the file or folder, once found.
+        nearby: copies of what lies elsewhere; None where nothing does.
         metadata: the table of cells beside it.
         orthologs: the table of orthologs that its genes need.
         stamp: of its files when they were fingerprinted.
@@ -56,6 +59,7 @@ class Candidate:
     entry: SourceEntry
     source_id: str = ""
     path: Path | None = None
+    nearby: Nearby | None = None
     metadata: Path | None = None
     orthologs: Path | None = None
     stamp: str = ""
@@ -79,7 +83,21 @@ class Candidate:
     def refuse(self, error: str) -> None:
         """Be done with the source: the first error stands."""
         if self.outcome is None:
-            self.end("refused", error=error)
+            self.end("refused", error=as_given(error, self.entry, self.path))
+
+    @property
+    def uri(self) -> str:
+        """What a receipt calls the source's place."""
+        return uri_on_record(self.entry, self.path)
+
+    def discard_copies(self) -> None:
+        """Remove what was fetched: the source is done with.
+
+        Raises:
+            StorageError: the disk says no.
+        """
+        if self.nearby is not None:
+            self.nearby.discard()
 
     def check_unchanged(self) -> None:
         """Refuse a source whose files are no longer those that were fingerprinted.
@@ -95,11 +113,13 @@ class Candidate:
 
     @contextmanager
     def refusing(self) -> Generator[None]:
-        """Refuse the source for any error of ours that the body raises."""
+        """Refuse the source for any error of ours that the body raises, or if it went away."""
         try:
             yield
         except CytolakeError as error:
             self.refuse(str(error))
+        except OSError as error:
+            self.refuse(f"{self.path}: cannot be read any more: {error}; ingest it again")
 
 
 def check_replaced(replaced: str, plan: SourcesFile, snapshot: Snapshot) -> None:
@@ -134,31 +154,47 @@ def check_replaced(replaced: str, plan: SourcesFile, snapshot: Snapshot) -> None
 
 
 def find_files(
-    candidates: Sequence[Candidate], plan: SourcesFile, settings: Settings, *, gene_reference: str
+    candidates: Sequence[Candidate],
+    plan: SourcesFile,
+    settings: Settings,
+    *,
+    gene_reference: str,
+    staging: Path,
+    console: Console | None = None,
 ) -> None:
-    """Find each source's files, name it and hash its settings.
+    """Find each source's files, name it and hash its settings; fetch what lies elsewhere.
+
+    From here on an entry holds no secret of its URI: it goes to workers, receipts and reports.
 
     Args:
         candidates: the sources.
         plan: what they come from.
         settings: where resources are.
         gene_reference: digest of the gene reference.
+        staging: where copies of what lies elsewhere are put; see `Candidate.discard_copies`.
+        console: where to show progress; standard error where None.
     """
     for candidate in candidates:
-        entry = candidate.entry
-        place = Path(entry.path or entry.resource or "")
-        candidate.source_id = entry.name or default_name(place)
+        given = candidate.entry
+        candidate.entry = entry = settled(given, plan)
+        candidate.source_id = entry.name or name_of_source(entry)
+        candidate.nearby = Nearby(staging=staging, console=console)
         with candidate.refusing():
-            candidate.path = resolve(entry, plan, settings)
+            candidate.path = candidate.nearby.bring(given, plan, settings)
             candidate.metadata = resolve_metadata(entry, plan, settings)
             beside = sha256_file(candidate.metadata) if candidate.metadata else None
             candidate.orthologs = resolve_orthologs(entry, plan)
             pairs = sha256_file(candidate.orthologs) if candidate.orthologs else None
+            proteins = resolve_proteins(entry, plan)
+            measured = sha256_file(proteins) if proteins else None
+            if proteins is not None:  # from here on the table is where it is
+                candidate.entry = entry.model_copy(update={"proteins": str(proteins.absolute())})
             candidate.recipe_hash = recipe_hash(
                 entry,
                 gene_reference=gene_reference,
                 metadata_sha256=beside,
                 orthologs_sha256=pairs,
+                proteins_sha256=measured,
             )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numba
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -14,9 +15,10 @@ from scipy import sparse
 
 from ..corpus.genes import OUTSIDE, GeneMapping, GeneReference
 from ..corpus.spellings import ensembl_id, split_genome
-from ..platform.errors import NoGenesError, SourceError, did_you_mean
+from ..platform.errors import NoGenesError, NotRawCountsError, SourceError, did_you_mean
 from .gene_notes import notes_of, other_species
 from .orthologs import Orthologs, map_through_orthologs
+from .recover import LARGEST_COUNT
 from .sources.protocol import INDEX, Names
 
 FEWEST_RECOGNISED = 0.05
@@ -88,17 +90,21 @@ class Harmonised:
             matrix: integer counts, cells x names.
 
         Returns:
-            Counts, cells x genes, int64, indices ascending and unique in a row.
+            Counts, cells x genes, uint32, indices ascending and unique in a row.
+
+        Raises:
+            NotRawCountsError: the sum of names that are one gene is no count any more.
         """
-        by_gene = sparse.csr_matrix(
-            (matrix.data.astype(np.int64), self.gene_of[matrix.indices], matrix.indptr),
-            shape=(len(matrix.indptr) - 1, len(self.gene_ids)),
+        n_genes = len(self.gene_ids)
+        indptr, indices, counts, largest = _sum_names(
+            matrix.indptr, matrix.indices, matrix.data, self.gene_of, n_genes
         )
-        # Transposed twice the genes come out ascending, in linear time; it also copies, and
-        # summing duplicates rewrites all arrays in place.
-        summed = sparse.csr_matrix(by_gene.tocsc().tocsr())
-        summed.sum_duplicates()
-        return summed
+        if largest > LARGEST_COUNT:
+            raise NotRawCountsError(
+                f"names of one gene sum to {largest} counts in a cell, expected {LARGEST_COUNT} "
+                "at most"
+            )
+        return sparse.csr_matrix((counts, indices, indptr), shape=(len(indptr) - 1, n_genes))
 
 
 def choose_names(
@@ -243,3 +249,51 @@ def _var(
             "source_name": pa.array(["|".join(names[row]) for row in rows], pa.string()),
         }
     )
+
+
+_PLACE_OF = np.zeros(64, dtype=np.uint8)
+_PLACE_OF[[((0x03F79D71B4CB0A89 << place) % 2**64) >> 58 for place in range(64)]] = np.arange(64)
+"""The place of a word's only bit by a product's first 6 bits: a de Bruijn sequence of order 6
+(Leiserson, Prokop, Randall 1998, "Using de Bruijn Sequences to Index a 1 in a Computer Word")."""
+
+
+@numba.njit(cache=True, nogil=True)
+def _sum_names(
+    indptr: NDArray[Any],
+    indices: NDArray[Any],
+    counts: NDArray[Any],
+    gene_of: NDArray[np.int32],
+    n_genes: int,
+) -> tuple[
+    NDArray[np.int64], NDArray[np.int32], NDArray[np.uint32], Any
+]:  # pragma: no cover - compiled
+    """Rows by name to rows by gene, ascending; and the largest sum.
+
+    A row's genes are marked as bits and taken from there in order, in linear time.
+    """
+    ends = np.zeros(len(indptr), dtype=np.int64)
+    genes = np.empty(len(indices), dtype=np.int32)
+    sums = np.empty(len(indices), dtype=np.uint32)
+    of_gene = np.zeros(n_genes, dtype=np.int64)
+    marks = np.zeros(n_genes // 64 + 1, dtype=np.uint64)
+    one, largest, n_stored = np.uint64(1), 0, 0
+    for row in range(len(indptr) - 1):
+        for place in range(indptr[row], indptr[row + 1]):
+            gene = gene_of[indices[place]]
+            of_gene[gene] += counts[place]
+            marks[gene >> 6] |= one << np.uint64(gene & 63)
+        for word in range(len(marks)):
+            mark = marks[word]
+            while mark:
+                lowest = mark & (~mark + one)
+                mark ^= lowest
+                product = lowest * np.uint64(0x03F79D71B4CB0A89)
+                gene = word * 64 + _PLACE_OF[product >> np.uint64(58)]
+                genes[n_stored] = gene
+                sums[n_stored] = of_gene[gene]
+                largest = max(largest, of_gene[gene])
+                of_gene[gene] = 0
+                n_stored += 1
+            marks[word] = 0
+        ends[row + 1] = n_stored
+    return ends, genes[:n_stored].copy(), sums[:n_stored].copy(), largest

@@ -3,7 +3,9 @@
 Judges large files by a sample and says so; ingest tests every value.
 """
 
+import tempfile
 from dataclasses import dataclass
+from dataclasses import replace as with_changes
 from pathlib import Path
 from textwrap import shorten
 
@@ -11,14 +13,17 @@ import pyarrow as pa
 
 from ..corpus.genes import OUTSIDE
 from ..corpus.schema import ANNOTATIONS
-from ..platform.errors import NotRawCountsError
+from ..platform.errors import NotRawCountsError, SourceError
 from ..platform.settings import Settings
+from ..platform.storage import local_path
+from .fetching import fetch
 from .harmonise import choose_names, harmonise
 from .metadata import as_text
+from .places import as_given, is_elsewhere, settled
 from .proof import TOTALS, LayerChoice, choose_layer, recoverable_layer
 from .sources.protocol import INDEX, Names, Source
-from .sources.tables import TableSource, column_names, row_names
-from .sources_toml import SourceEntry, default_name
+from .sources.tables import TableSource, column_names, row_names, with_parts
+from .sources_toml import SourceEntry, SourcesFile, default_name
 from .survey import find_duplicates, gene_table, load_reference, open_entry
 
 _LOOKED_AT = 2000
@@ -59,6 +64,7 @@ class Inspection:
         columns: the source's own columns of cells with their first values.
         likely: column of the corpus -> column of the source that may mean it.
         notes: what the reader left out or took for granted.
+        uri: where it lies, if elsewhere; `path` is the copy that was looked into, and is gone.
     """
 
     path: Path
@@ -78,6 +84,7 @@ class Inspection:
     columns: dict[str, tuple[str, ...]]
     likely: dict[str, str]
     notes: tuple[str, ...]
+    uri: str | None = None
 
     @property
     def mapped_share(self) -> float:
@@ -111,7 +118,7 @@ class Inspection:
 
     def to_text(self) -> str:
         """One screen: questions and answers, then the source to paste."""
-        lines = [str(self.path)]
+        lines = [self.uri or str(self.path)]
         for question, answer in self.rows():
             lines.append(f"  {question:<18} {shorten(answer, _LONGEST_ANSWER, placeholder=' ...')}")
         return "\n".join([*lines, "", self.to_toml()])
@@ -121,7 +128,7 @@ class Inspection:
         lines = [
             "[[source]]",
             f"name = {_quoted(default_name(self.path))}",
-            f"path = {_quoted(str(self.path.absolute()))}",
+            f"path = {_quoted(self.uri or str(self.path.absolute()))}",
             f"reader = {_quoted(self.format)}",
         ]
         if self.layer is not None and self.format in ("h5ad", "zarr", "loom"):
@@ -140,17 +147,29 @@ class Inspection:
 
 
 def inspect_source(place: str | Path, settings: Settings) -> Inspection:
-    """Look into a file or folder.
+    """Look into a file or folder; what lies elsewhere is fetched first, whole.
 
     Args:
-        place: the file or folder.
+        place: the file or folder, or its URI.
         settings: where the gene reference is.
 
     Raises:
-        SourceError: nothing here reads it, or it names no genes.
+        SourceError: nothing here reads it, it names no genes, or it cannot be reached.
         ResourceError: the gene reference is not to be had.
     """
-    path = Path(place).expanduser()
+    entry = SourceEntry(path=str(place))
+    if not is_elsewhere(entry):
+        return _inspected(local_path(place), settings)
+    said = settled(entry, SourcesFile(source=(entry,)))
+    with tempfile.TemporaryDirectory(prefix="cytolake-inspect-") as folder:
+        path = fetch(str(place), Path(folder)).path
+        try:
+            return with_changes(_inspected(path, settings), uri=said.place)
+        except SourceError as error:
+            raise SourceError(as_given(str(error), said, path)) from None
+
+
+def _inspected(path: Path, settings: Settings) -> Inspection:
     reference = load_reference(gene_table(settings))
     source = open_entry(SourceEntry(path=str(path)), path, reference)
     layers = {layer.name: layer.n_genes for layer in source.layers()}
@@ -238,7 +257,7 @@ def _gene_columns(source: Source, layer: str) -> tuple[dict[str, Names], int | N
     """Names of the genes, of a long table only the first."""
     if isinstance(source, TableSource) and source.orientation == "genes_x_cells":
         names = row_names(source.path, most=_LOOKED_AT)
-        return {INDEX: names}, len(names) if len(names) < _LOOKED_AT else None
+        return with_parts(names), len(names) if len(names) < _LOOKED_AT else None
     columns = source.genes(layer)
     return columns, len(next(iter(columns.values())))
 

@@ -1,10 +1,8 @@
-"""The Ray Data graph of an ingest: sources in, commits out, by the driver only.
+"""An ingest through Ray Data: sources in, commits out, by the driver only. Knows no format.
 
-Stages, each a Ray data set of small JSON rows (paths and statistics, never matrices):
-fingerprint the files, survey the sources, measure the units (pass 1), prepare the units (pass 2).
-Between the passes the driver freezes each source's thresholds, and samples are scored for doublets
-where a source asks for it. A source that fails is refused with
-its reason on record; the others land. Knows no format.
+Each kind of work is a Datasource of our own, whose blocks are small JSON rows: fingerprint the
+files, survey the sources, measure the units (pass 1), prepare the units (pass 2). In which order
+is known by `pipeline`.
 """
 
 import json
@@ -18,29 +16,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow as pa
 from rich.console import Console
 
-from ..corpus.log.commits import commit_source
 from ..corpus.log.leases import lease
 from ..corpus.log.snapshots import Snapshot
-from ..corpus.payload.records import SegmentRecord
 from ..corpus.store import Corpus
 from ..corpus.upkeep.sweeping import remove_named
-from ..platform.errors import SourceError
-from ..platform.progress import progress
 from ..platform.session import ray_session
 from ..platform.settings import Settings
 from ..platform.tracking import Tracker
 from .admission import Candidate, admit, check_replaced, find_files
-from .doublets import SampleScores, doublet_note, samples_of, with_doublets
-from .judging import Unit, units_of
+from .pipeline import Pipeline, waves
+from .places import is_elsewhere
 from .qc_report import write_qc_report
-from .quality import freeze_thresholds
-from .report import IngestReport, empty_receipt, receipt_of
+from .report import IngestReport, empty_receipt
 from .sources.formats import source_files
 from .sources_toml import SourcesFile
-from .survey import Survey, gene_table, load_reference, open_survey
-from .units import PreparedUnit, read_measures
+from .survey import gene_table, load_reference
 from .work import carry_out
 
 HASHED_AT_HOME = 2**31
@@ -84,22 +77,36 @@ def ingest(
         check_replaced(replace, plan, corpus.state)
     reference = gene_table(settings)
     candidates = [Candidate(entry=entry) for entry in plan.source]
-    find_files(candidates, plan, settings, gene_reference=load_reference(reference).digest)
+    digest, staging = load_reference(reference).digest, corpus.staging
     with ExitStack() as session:
+        if any(is_elsewhere(candidate.entry) for candidate in candidates):
+            session.enter_context(lease(corpus.folder))  # a vacuum spares what is fetched
+        find_files(candidates, plan, settings, gene_reference=digest, staging=staging,
+                   console=console)  # fmt: skip
         large = sum(map(_size, candidates)) > HASHED_AT_HOME
         if large:
             _open_ray(session, settings)
         _fingerprint(candidates, at_home=not large)
         admit(candidates, Snapshot.load(corpus.folder), replaced=replace)
+        for candidate in candidates:
+            if candidate.outcome is not None:
+                _put_on_record(candidate, corpus)
         if any(candidate.outcome is None for candidate in candidates):
             session.enter_context(lease(corpus.folder))  # a vacuum spares what is staged
             remove_named(corpus.folder)
             _open_ray(session, settings)
-            _survey_and_measure(candidates, corpus, plan, reference, console)
-            _score_doublets(candidates, console)
-            _prepare_and_commit(candidates, corpus, console, replacing=replace is not None)
-    for candidate in candidates:
-        _put_on_record(candidate, corpus)
+            pipeline = Pipeline(
+                corpus=corpus,
+                plan=plan,
+                reference=reference,
+                carry=_in_parallel,
+                replacing=replace is not None,
+                console=console,
+            )
+            for wave in waves(candidates):
+                pipeline.run(wave)
+                for candidate in wave:
+                    _put_on_record(candidate, corpus)
     report = IngestReport(
         corpus_uri=corpus_uri,
         sources=tuple(c.outcome for c in candidates if c.outcome is not None),
@@ -133,209 +140,22 @@ def _fingerprint(candidates: Sequence[Candidate], *, at_home: bool) -> None:
             candidate.stamp = answer["stamp"]
 
 
-def _survey_and_measure(
-    candidates: Sequence[Candidate],
-    corpus: Corpus,
-    plan: SourcesFile,
-    reference: Path,
-    console: Console | None,
-) -> None:
-    """Survey and pass 1, again with the next layer where a layer turns out to hold no counts."""
-    waiting = [i for i, candidate in enumerate(candidates) if candidate.outcome is None]
-    while waiting:
-        tasks = [_survey_task(i, candidates[i], corpus, plan, reference) for i in waiting]
-        for answer in _in_parallel("survey", tasks):
-            candidate = candidates[answer["source"]]
-            if "error" in answer:
-                candidate.refuse(answer["error"])
-            else:
-                candidate.survey = Survey.model_validate_json(answer["survey"])
-        waiting = [i for i in waiting if candidates[i].outcome is None]
-        again = _measure(candidates, waiting, console)
-        for i in waiting:
-            if i not in again and candidates[i].outcome is None:
-                _freeze(candidates[i])
-        waiting = again
-
-
-def _measure(
-    candidates: Sequence[Candidate], waiting: Sequence[int], console: Console | None
-) -> list[int]:
-    """Pass 1 of some sources; those of which a value turned out to be no count."""
-    surveys = {i: _surveyed(candidates[i]) for i in waiting}
-    tasks = [
-        _unit_task(i, survey, unit) for i, survey in surveys.items() for unit in units_of(survey)
-    ]
-    n_cells = sum(survey.n_cells for survey in surveys.values())
-    failed: set[int] = set()
-    with progress("testing every value", n_cells, "cells", console=console) as bar:
-        for answer in _in_parallel("measure", tasks):
-            candidate, unit = candidates[answer["source"]], Unit.model_validate_json(answer["unit"])
-            bar.advance(unit.stop - unit.start)
-            if "error" in answer:
-                candidate.refuse(answer["error"])
-            elif "offence" in answer:
-                candidate.offences.setdefault(_surveyed(candidate).layer, answer["offence"])
-                failed.add(answer["source"])
-            else:
-                candidate.measures[unit.start] = Path(answer["measures"])
-    again = [i for i in sorted(failed) if candidates[i].outcome is None]
-    for i in again:
-        candidates[i].measures.clear()
-    return again
-
-
-def _freeze(candidate: Candidate) -> None:
-    survey = _surveyed(candidate)
-    genes = open_survey(survey.model_dump_json()).genes
-    candidate.thresholds = freeze_thresholds(
-        read_measures([candidate.measures[start] for start in sorted(candidate.measures)]),
-        survey.entry.quality,
-        n_mitochondrial_genes=int(genes.mitochondrial_g.sum()),
-        panel=genes.panel,
-    )
-
-
-def _score_doublets(candidates: Sequence[Candidate], console: Console | None) -> None:
-    """Score the samples of the sources that ask for it; other sources cost nothing here."""
-    tasks: list[dict[str, Any]] = []
-    unnamed: dict[int, int] = {}
-    for i, candidate in enumerate(candidates):
-        if candidate.thresholds is None or candidate.entry.doublets is None:
-            continue
-        survey, thresholds = _surveyed(candidate), candidate.thresholds
-        with candidate.refusing():
-            samples = samples_of(open_survey(survey.model_dump_json()))
-            unnamed[i] = int((samples.number_c < 0).sum())
-            judged_by = {"bounds": thresholds.bounds, "skipped": thresholds.skipped}
-            task = {"source": i, "survey": survey.model_dump_json(), **judged_by}
-            tasks += [task | {"sample": number} for number in range(samples.n_samples)]
-    if not tasks:
-        return
-    with progress("looking for doublets", len(tasks), "samples", console=console) as bar:
-        for answer in _in_parallel("score", tasks):
-            candidate = candidates[answer["source"]]
-            bar.advance(1)
-            if "error" in answer:
-                candidate.refuse(answer["error"])
-            else:
-                scores = SampleScores.model_validate_json(answer["scores"])
-                candidate.scores[answer["sample"]] = scores
-    for i, n_unnamed in unnamed.items():
-        candidate, survey = candidates[i], _surveyed(candidates[i])
-        rules, thresholds = candidate.entry.doublets, candidate.thresholds
-        if candidate.outcome is None and rules is not None and thresholds is not None:
-            samples = [candidate.scores[number] for number in sorted(candidate.scores)]
-            candidate.thresholds = with_doublets(thresholds, samples)
-            notes = (*survey.notes, doublet_note(rules, samples, n_unnamed))
-            candidate.survey = survey.model_copy(update={"notes": notes})
-
-
-def _prepare_and_commit(
-    candidates: Sequence[Candidate], corpus: Corpus, console: Console | None, *, replacing: bool
-) -> None:
-    """Pass 2; a source is committed when all its units, and all sources before it, are done."""
-    tasks: list[dict[str, Any]] = []
-    n_cells = 0
-    for i, candidate in enumerate(candidates):
-        if candidate.outcome is None and candidate.thresholds is not None:
-            survey = _surveyed(candidate)
-            n_cells += survey.n_cells
-            more = {
-                "bounds": candidate.thresholds.bounds,
-                "skipped": candidate.thresholds.skipped,
-                "segments": str(corpus.segments_folder),
-                "uuid": corpus.uuid,
-                "scores": [str(candidate.scores[n].path) for n in sorted(candidate.scores)],
-            }
-            tasks += [_unit_task(i, survey, unit) | more for unit in units_of(survey)]
-    with progress("writing segments", n_cells, "cells", console=console) as bar:
-        for answer in _in_parallel("prepare", tasks):
-            candidate, unit = candidates[answer["source"]], Unit.model_validate_json(answer["unit"])
-            bar.advance(unit.stop - unit.start)
-            if "error" in answer:
-                candidate.refuse(answer["error"])
-            else:
-                prepared = PreparedUnit.model_validate_json(answer["prepared"])
-                candidate.units[unit.start] = prepared
-            _commit_ready(candidates, corpus, replacing=replacing)
-
-
-def _commit_ready(candidates: Sequence[Candidate], corpus: Corpus, *, replacing: bool) -> None:
-    new = "replaced" if replacing else "added"
-    for candidate in candidates:
-        if candidate.outcome is not None:
-            continue
-        survey = _surveyed(candidate)
-        if len(candidate.units) < len(units_of(survey)) or candidate.thresholds is None:
-            return
-        units = [candidate.units[start] for start in sorted(candidate.units)]
-        with candidate.refusing():
-            candidate.check_unchanged()
-            receipt = receipt_of(
-                open_survey(survey.model_dump_json()),
-                n_bytes=candidate.n_bytes,
-                thresholds=candidate.thresholds,
-                units=units,
-            )
-            records = [SegmentRecord.load(unit.segment) for unit in units]
-            commit = commit_source(corpus.folder, receipt, records, replace=replacing)
-            candidate.end(
-                new if commit.added else "present",
-                receipt=receipt,
-                units=tuple(units),
-                snapshot=commit.snapshot,
-                n_withdrawn=commit.n_withdrawn,
-                linked=commit.linked,
-            )
-
-
 def _put_on_record(candidate: Candidate, corpus: Corpus) -> None:
     """Append a refused source's receipt; clear what staging holds of a source that is done."""
     if candidate.survey is not None:
         shutil.rmtree(candidate.survey.folder, ignore_errors=True)
+    candidate.discard_copies()
     if candidate.outcome is None or candidate.outcome.status != "refused":
         return
     receipt = empty_receipt(
         source_id=candidate.source_id,
-        uri=candidate.path.absolute().as_uri() if candidate.path else candidate.entry.place,
+        uri=candidate.uri,
         sha256=candidate.sha256,
         n_bytes=candidate.n_bytes,
         recipe_hash=candidate.recipe_hash,
     )
     corpus.refuse_source(receipt, candidate.outcome.error or "")
     candidate.outcome = with_changes(candidate.outcome, receipt=receipt)
-
-
-def _surveyed(candidate: Candidate) -> Survey:
-    if candidate.survey is None:
-        raise SourceError(f"{candidate.entry.place}: was not surveyed")
-    return candidate.survey
-
-
-def _survey_task(
-    i: int, candidate: Candidate, corpus: Corpus, plan: SourcesFile, reference: Path
-) -> dict[str, Any]:
-    key = f"{candidate.sha256[:16]}-{candidate.recipe_hash[:16]}-{plan.unit_cells}"
-    return {
-        "source": i,
-        "entry": candidate.entry.model_dump_json(),
-        "source_id": candidate.source_id,
-        "path": str(candidate.path),
-        "metadata": str(candidate.metadata or ""),
-        "orthologs": str(candidate.orthologs or ""),
-        "sha256": candidate.sha256,
-        "recipe_hash": candidate.recipe_hash,
-        "reference": str(reference),
-        "unit_cells": plan.unit_cells,
-        "folder": str(corpus.staging / key),
-        "leave_out": list(candidate.offences),
-        "rejected": list(candidate.offences.values()),
-    }
-
-
-def _unit_task(i: int, survey: Survey, unit: Unit) -> dict[str, Any]:
-    return {"source": i, "survey": survey.model_dump_json(), "unit": unit.model_dump_json()}
 
 
 def _at_home(work: str, tasks: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -349,10 +169,43 @@ def _in_parallel(work: str, tasks: Sequence[dict[str, Any]]) -> Iterator[dict[st
 
     if not tasks:
         return
-    rows = [{"work": work, "task": json.dumps(task)} for task in tasks]
-    data = ray.data.from_items(rows, override_num_blocks=len(rows)).map(carry_out)
+    given = [{"work": work, "task": json.dumps(task)} for task in tasks]
+    data = ray.data.read_datasource(_work_source(given), override_num_blocks=len(given))
     for row in data.iter_rows():
         yield json.loads(row["result"])
+
+
+def _work_source(tasks: Sequence[dict[str, Any]]) -> Any:
+    """Tasks as a Datasource: reading a block of it carries a task out and gives its answer.
+
+    Paths and statistics go through Ray's blocks, never matrices. The class is made here, where Ray
+    is imported: an ingest that adds nothing has no need of it.
+    """
+    from ray.data import Datasource, ReadTask
+    from ray.data.block import BlockMetadata
+
+    def task_of(given: dict[str, Any]) -> ReadTask:
+        def read() -> list[pa.Table]:
+            return [pa.table({name: [value] for name, value in carry_out(given).items()})]
+
+        size = len(given["task"])
+        return ReadTask(
+            read, BlockMetadata(num_rows=1, size_bytes=size, input_files=None, exec_stats=None)
+        )
+
+    class Work(Datasource):
+        def estimate_inmemory_data_size(self) -> int:
+            return sum(len(given["task"]) for given in tasks)
+
+        def get_read_tasks(
+            self,
+            parallelism: int,
+            per_task_row_limit: int | None = None,
+            data_context: Any = None,
+        ) -> list[ReadTask]:
+            return [task_of(given) for given in tasks]
+
+    return Work()
 
 
 def _open_ray(session: ExitStack, settings: Settings) -> None:

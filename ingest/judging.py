@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ..platform.configuration import Configuration
+from ..platform.errors import NotRawCountsError
 from .filters import filter_reasons
 from .metadata import annotations, burdened
 from .proof import checked_counts
 from .quality import CellMeasures, Thresholds, measure, reasons
+from .recover import LARGEST_COUNT
 from .sources.companions import rows_of
 from .sources.protocol import RawBlock, Source
 from .survey import Duplicates, Opened, Survey
+from .unpacked import Counts, keeping, kept
 
 
 class Unit(Configuration):
@@ -28,19 +31,6 @@ class Unit(Configuration):
     source_id: str
     start: int
     stop: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Counts:
-    """Raw counts of some rows of a source.
-
-    Attributes:
-        rows: the rows in the source, ascending. Shape (n_rows,).
-        matrix: counts, rows x the source's names, int64, no stored zeros.
-    """
-
-    rows: NDArray[np.int64]
-    matrix: sparse.csr_matrix
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,9 +66,21 @@ def units_of(survey: Survey) -> list[Unit]:
 def counts_of(opened: Opened, unit: Unit) -> Iterator[Counts]:
     """A unit's raw counts, every value tested, rows with one barcode summed into the first.
 
+    Of a packed source they are kept as they pass, and come from there the next time.
+
     Raises:
         NotRawCountsError: a value is no count; the message names its place.
     """
+    if not opened.survey.packed:
+        return _tested_counts(opened, unit)
+    layer = opened.survey.layer.replace("/", "-")
+    path = opened.survey.folder / f"counts-{layer}-{unit.start}-{unit.stop}.arrow"
+    if path.exists():
+        return kept(path, opened.genes.n_names)
+    return keeping(path, _tested_counts(opened, unit), opened.genes.n_names)
+
+
+def _tested_counts(opened: Opened, unit: Unit) -> Iterator[Counts]:
     blocks = opened.source.blocks(opened.survey.layer, unit.start, unit.stop)
     for block in blocks:
         counts = _tested(opened, block)
@@ -86,8 +88,8 @@ def counts_of(opened: Opened, unit: Unit) -> Iterator[Counts]:
         duplicates = opened.duplicates
         if len(duplicates.rows):
             counts = with_duplicates(duplicates, rows, counts, partial(_rows, opened))
-            kept = ~np.isin(rows, duplicates.rows)
-            rows, counts = rows[kept], sparse.csr_matrix(counts[np.flatnonzero(kept)])
+            first = ~np.isin(rows, duplicates.rows)
+            rows, counts = rows[first], sparse.csr_matrix(counts[np.flatnonzero(first)])
         yield Counts(rows=rows, matrix=counts)
 
 
@@ -164,6 +166,9 @@ def with_duplicates(
         rows: ascending rows of the source. Shape (n_rows,).
         counts: their counts.
         read: the counts of other rows.
+
+    Raises:
+        NotRawCountsError: a sum is no count any more.
     """
     mine = np.flatnonzero(np.isin(duplicates.into, rows))
     if not mine.size:
@@ -176,6 +181,11 @@ def with_duplicates(
     )
     summed = sparse.csr_matrix(counts + adding @ later)
     summed.sort_indices()
+    if (largest := int(summed.max())) > LARGEST_COUNT:
+        raise NotRawCountsError(
+            f"rows of one barcode sum to {largest} counts of a gene, expected {LARGEST_COUNT} at "
+            'most: set duplicate_barcodes = "keep"'
+        )
     return summed
 
 

@@ -3,8 +3,6 @@
 Knows the schema of cells; knows no matrix.
 """
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,10 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ..corpus.log.receipts import BULK
 from ..corpus.schema import ANNOTATIONS
 from ..platform.errors import SourceError, did_you_mean
-from .sources.protocol import Names
+from .sources.protocol import Names, shape_of_names
 from .sources.tables import delimiter_of
 from .sources_toml import SourceEntry
 
@@ -75,19 +74,13 @@ def read_cell_table(path: Path, barcodes: Names) -> CellTable:
     known = frame.index.isin(barcodes)
     if not known.any():
         raise SourceError(
-            f"{path}: none of its first column {_shape(list(frame.index[:1]))} is a barcode of the "
-            f"source {_shape(list(barcodes[:1]))}"
+            f"{path}: none of its first column {shape_of_names(list(frame.index[:1]))} is a "
+            f"barcode of the source {shape_of_names(list(barcodes[:1]))}"
         )
     ordered = frame.reindex(barcodes)
     columns = {str(name): pa.array(ordered[name], from_pandas=True) for name in ordered.columns}
     n_missing = int((~np.isin(barcodes.astype(str), frame.index.to_numpy(dtype=str))).sum())
     return CellTable(columns=pa.table(columns), n_missing=n_missing)
-
-
-def _shape(names: Sequence[object]) -> str:
-    """How the first name is made, without the name itself: letters as A, digits as 0."""
-    shapes = [re.sub(r"[^\W\d_]", "A", re.sub(r"\d", "0", str(name))) for name in names[:1]]
-    return f"(it begins with one like {shapes[0]!r})" if shapes else "(it is empty)"
 
 
 def join_columns(obs: pa.Table, beside: pa.Table | None) -> pa.Table:
@@ -97,7 +90,8 @@ def join_columns(obs: pa.Table, beside: pa.Table | None) -> pa.Table:
         SourceError: both have a column of one name.
     """
     columns = {name: obs.column(name) for name in obs.column_names}
-    for name, column in zip(beside.column_names, beside.columns, strict=True) if beside else ():
+    near = pa.table({}) if beside is None else beside  # a table without rows is false
+    for name, column in zip(near.column_names, near.columns, strict=True):
         if name in columns:
             raise SourceError(f"column {name!r} is in obs and in the metadata: leave one out")
         columns[name] = column
@@ -127,7 +121,8 @@ def annotations(entry: SourceEntry, own: pa.Table, n_rows: int) -> dict[str, pa.
     """The corpus's columns of some cells.
 
     A constant of the entry is stronger than its column mapping, and that than a column of the
-    source that has the corpus's own name. Organism is human where nothing says otherwise.
+    source that has the corpus's own name. Where nothing says otherwise, organism is human and a
+    bulk sample's suspension_type CELLxGENE's `na`: no cells were brought into suspension.
 
     Args:
         entry: the source's settings.
@@ -143,6 +138,8 @@ def annotations(entry: SourceEntry, own: pa.Table, n_rows: int) -> dict[str, pa.
             found[name] = as_text(own.column(source_name))
     if "organism" not in found:
         found["organism"] = pa.array(["Homo sapiens"] * n_rows, pa.string())
+    if entry.kind == BULK and "suspension_type" not in found:
+        found["suspension_type"] = pa.array(["na"] * n_rows, pa.string())
     return found
 
 

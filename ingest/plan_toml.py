@@ -9,12 +9,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..corpus.log.receipts import BULK
 from ..platform.configuration import Configuration
+from .places import is_elsewhere
 from .plans import PlanReport, SourcePlan
 from .rules import OFF
 from .sources.protocol import INDEX
 
 _SWITCHED_BY_NONE = ("total_counts_sd", "mitochondrial_sd", "total_counts_mad", "mitochondrial_mad")
+_OFF_FOR_SAMPLES = ("total_counts_sd", "mitochondrial_sd", "mutational_burden")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 """A key that TOML takes without quotes."""
 
@@ -60,10 +63,16 @@ def _set_values(plan: SourcePlan) -> dict[str, Any]:
     values: dict[str, Any] = {"name": entry.name or plan.source_id}
     if entry.resource is not None:
         values["resource"] = entry.resource
+    elif is_elsewhere(entry):  # a Census stands among what was given
+        values |= {} if entry.path is None else {"path": entry.path}
     else:  # absolute, for the file may be written anywhere
         values["path"] = str(plan.path.absolute()) if plan.path is not None else entry.path
     if plan.metadata is not None and entry.metadata is not None:
         given["metadata"] = str(plan.metadata.absolute())
+    if entry.kind == BULK:  # what is left unsaid would be off
+        rules = {name: getattr(entry.quality, name) for name in _OFF_FOR_SAMPLES}
+        said = {name: OFF if value is None else value for name, value in rules.items()}
+        given["quality"] = {**said, **given.get("quality", {})}
     if plan.orthologs is not None:
         given["orthologs"] = str(plan.orthologs.absolute())
     if plan.error is None:

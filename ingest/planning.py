@@ -27,6 +27,7 @@ from .doublets import samples_of
 from .inspect import likely_columns
 from .judging import filtered_rows, own_columns, units_of
 from .metadata import MALIGNANT, annotations, burdened
+from .places import as_given
 from .plans import PlanReport, SourcePlan
 from .quality import DUPLICATE, Thresholds, freeze_thresholds, reasons
 from .sources.formats import source_files
@@ -65,15 +66,19 @@ def plan_report(
     """
     reference = gene_table(settings)
     candidates = [Candidate(entry=entry) for entry in plan.source]
-    find_files(candidates, plan, settings, gene_reference=load_reference(reference).digest)
+    digest = load_reference(reference).digest
     planned: list[SourcePlan] = []
     with (
         tempfile.TemporaryDirectory(prefix="cytolake-plan-") as folder,
         progress("testing every value", None, "cells", console=console) as bar,
     ):
+        fetched = Path(folder) / "fetched"
+        find_files(candidates, plan, settings, gene_reference=digest, staging=fetched,
+                   console=console)  # fmt: skip
         for number, candidate in enumerate(candidates):
             place = Path(folder) / str(number)
             planned.append(_planned(candidate, plan, reference, place, bar, n_cpus))
+            candidate.discard_copies()
     open_survey.cache_clear()  # what it holds open lay in the folder that is gone
     return PlanReport(sources=tuple(planned), unit_cells=plan.unit_cells)
 
@@ -98,6 +103,7 @@ def _planned(
         said = str(error)
     except Exception as error:  # a damaged file can make any library raise anything
         said = f"{path}: cannot be read: {type(error).__name__}: {error}"
+    said = as_given(said, entry, path)
     return SourcePlan(entry=entry, source_id=candidate.source_id, path=path, error=said)
 
 
@@ -122,6 +128,7 @@ def _pass_1(
             source_id=candidate.source_id,
             path=path,
             metadata=candidate.metadata,
+            orthologs=candidate.orthologs,
             sha256="",
             recipe_hash=candidate.recipe_hash,
             reference=reference,
@@ -159,6 +166,7 @@ def _told(candidate: Candidate, path: Path, measured: _Measured, n_cpus: int | N
     n_counts = int(n_counts_c.sum())
     own = opened.own_columns(0, 0).column_names
     how = " once log1p CP10k is undone" if entry.recover else ""
+    how = " once rounded" if entry.expected_counts else how
     cores = n_cpus or os.cpu_count() or 1
     seconds = measured.seconds + kept_counts * WRITE_S_PER_COUNT / cores
     notes = [*survey.notes, *(f"not taken for counts: {line}" for line in survey.rejected)]

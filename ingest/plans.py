@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.table import Table
 
 from ..platform.screen import table
+from .places import is_elsewhere
 from .quality import Thresholds
 from .sources_toml import SourceEntry
 
@@ -74,6 +75,12 @@ class SourcePlan:
     seconds_expected: float = 0.0
 
     @property
+    def place(self) -> str:
+        """Where the source lies: the file found, or the URI that a copy of it came from."""
+        here = self.path is not None and not is_elsewhere(self.entry)
+        return str(self.path) if here else self.entry.place
+
+    @property
     def n_kept(self) -> int:
         """Cells that would be kept, doublets apart."""
         return self.n_cells - sum(self.dropped.values())
@@ -127,7 +134,7 @@ class PlanReport:
         return [
             table(
                 [{"of": name, source.source_id: said} for name, said in source.rows() if said],
-                title=str(source.path or source.entry.place),
+                title=source.place,
             )
             for source in self.sources
         ]

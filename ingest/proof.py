@@ -6,6 +6,7 @@ Knows sources and recovery; knows no corpus. Floats that are integers are intege
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numba
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -42,11 +43,18 @@ def count_offence(values: NDArray[Any]) -> int | None:
     """Position of the first value that is no raw count, None where all are. Shape (n_values,)."""
     if values.dtype.kind in "ub" and values.dtype.itemsize <= 4:
         return None
-    with np.errstate(invalid="ignore"):
-        good = (values >= 0) & (values <= LARGEST_COUNT)
-        if values.dtype.kind == "f":
-            good &= values == np.floor(values)
-    return None if good.all() else int(np.argmin(good))
+    first = int(_first_offence(values))
+    return None if first < 0 else first
+
+
+@numba.njit(cache=True, nogil=True)
+def _first_offence(values: NDArray[Any]) -> int:  # pragma: no cover - compiled
+    """Position of the first value that is no whole number from 0 to the largest count, else -1."""
+    for place in range(len(values)):
+        value = values[place]
+        if not (value >= 0 and value <= LARGEST_COUNT and value == np.floor(value)):
+            return place  # NaN is none of these
+    return -1
 
 
 def totals_column(source: Source, named: str | None) -> str:
@@ -83,6 +91,7 @@ def choose_layer(
     recover_total: str | None = None,
     leave_out: tuple[str, ...] = (),
     rejected: tuple[str, ...] = (),
+    bulk: bool = False,
 ) -> LayerChoice:
     """The first layer whose sample passes: raw counts, or what `recover` can undo.
 
@@ -93,6 +102,7 @@ def choose_layer(
         recover_total: the column of obs with the totals for `recover`.
         leave_out: layers that failed already when all their values were tested.
         rejected: what spoke against those.
+        bulk: whether rows are bulk samples, whose expected counts could be rounded if asked for.
 
     Raises:
         NotRawCountsError: none passes.
@@ -110,7 +120,7 @@ def choose_layer(
             n_tested = len(sample.values)
             return LayerChoice(layer=layer, n_tested=n_tested, rejected=tuple(against))
         against.append(fault)
-    raise not_raw_counts(source, against, recovering=recover is not None)
+    raise not_raw_counts(source, against, recovering=recover is not None, bulk=bulk)
 
 
 def _numbers_its_genes(values: Triplets) -> bool:
@@ -168,14 +178,16 @@ def checked_counts(
         totals = totals_of(source.obs(block.start, stop), recover_total)
         values = unrounded_counts(values, np.repeat(totals, np.diff(matrix.indptr)))
         offence = recovery_offence(values)
+        values = np.rint(values)
     if offence is not None:
         at = triplets_of(block)
         cell, gene = int(at.cells[offence]), int(at.genes[offence])
         found = float(matrix.data[offence])
         raise NotRawCountsError(describe_offence(source, layer, cell, gene, found))
-    integers = np.rint(values).astype(np.int64)
+    integers = values.astype(np.int64)
     counts = sparse.csr_matrix((integers, matrix.indices, matrix.indptr), shape=matrix.shape)
-    counts.eliminate_zeros()
+    if not integers.all():
+        counts.eliminate_zeros()
     return counts
 
 
@@ -189,7 +201,7 @@ def describe_offence(source: Source, layer: str, cell: int, gene: int, value: fl
 
 
 def not_raw_counts(
-    source: Source, against: list[str], *, recovering: bool = False
+    source: Source, against: list[str], *, recovering: bool = False, bulk: bool = False
 ) -> NotRawCountsError:
     """The error for a source none of whose layers passes."""
     tried = "; ".join(against)
@@ -205,6 +217,11 @@ def not_raw_counts(
                 f"; or, as {place} looks like log1p of counts per 10,000 and obs has "
                 f'{totals_column(source, None)}, set recover = "log1p_cp10k" for this source'
             )
+    if bulk and not recovering:
+        message += (
+            "; or, where they are expected counts of RSEM, salmon or kallisto (no TPM, FPKM or "
+            'logarithms), set expected_counts = "round" for this source'
+        )
     return NotRawCountsError(message)
 
 

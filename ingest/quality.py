@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -83,18 +84,19 @@ def measure(matrix: sparse.csr_matrix, genes: Harmonised) -> CellMeasures:
         matrix: integer counts, cells x the source's names, no stored zeros.
         genes: what the names are.
     """
-    by_name = genes.mitochondrial_g[genes.gene_of][matrix.indices]
-    mitochondrial = np.where(by_name, matrix.data, 0).astype(np.int64)
-    if genes.n_summed:
-        by_gene = genes.sum_genes(matrix)
-        coding, ends = genes.coding_or_mirna_g[by_gene.indices], by_gene.indptr
-    else:
-        coding, ends = genes.coding_or_mirna_g[genes.gene_of][matrix.indices], matrix.indptr
+    n_counts, n_mitochondrial, n_coding = _measure_rows(
+        matrix.indptr,
+        matrix.indices,
+        matrix.data,
+        genes.gene_of,
+        genes.mitochondrial_g,
+        genes.coding_or_mirna_g,
+    )
     return CellMeasures(
-        n_counts_c=_sum_rows(matrix.data.astype(np.int64), matrix.indptr),
+        n_counts_c=n_counts,
         n_genes_c=np.diff(matrix.indptr).astype(np.int32),
-        n_mitochondrial_c=_sum_rows(mitochondrial, matrix.indptr),
-        n_coding_c=_sum_rows(coding.astype(np.int64), ends).astype(np.int32),
+        n_mitochondrial_c=n_mitochondrial,
+        n_coding_c=n_coding,
     )
 
 
@@ -246,7 +248,28 @@ def _outside(rule: str, values: NDArray[Any], bounds: Mapping[str, float]) -> ND
         return (values < low) | (values > high)  # NaN is not outside: nothing is known of it
 
 
-def _sum_rows(values: NDArray[np.int64], indptr: NDArray[Any]) -> NDArray[np.int64]:
-    """Sums over CSR rows; empty rows give 0, which `add.reduceat` alone does not."""
-    ends = np.concatenate([[0], np.cumsum(values)])
-    return (ends[indptr[1:]] - ends[indptr[:-1]]).astype(np.int64)
+@numba.njit(cache=True, nogil=True)
+def _measure_rows(
+    indptr: NDArray[Any],
+    indices: NDArray[Any],
+    counts: NDArray[Any],
+    gene_of: NDArray[np.int32],
+    mitochondrial_g: NDArray[np.bool_],
+    coding_g: NDArray[np.bool_],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:  # pragma: no cover - compiled
+    """Total, mitochondrial counts and coding genes of each row; names of one gene are one gene."""
+    n_cells = len(indptr) - 1
+    totals = np.zeros(n_cells, dtype=np.int64)
+    mitochondrial = np.zeros(n_cells, dtype=np.int64)
+    coding = np.zeros(n_cells, dtype=np.int32)
+    last_seen_g = np.full(len(coding_g), -1, dtype=np.int32)
+    for cell in range(n_cells):
+        for place in range(indptr[cell], indptr[cell + 1]):
+            gene = gene_of[indices[place]]
+            totals[cell] += counts[place]
+            if mitochondrial_g[gene]:
+                mitochondrial[cell] += counts[place]
+            if coding_g[gene] and last_seen_g[gene] != cell:
+                last_seen_g[gene] = cell
+                coding[cell] += 1
+    return totals, mitochondrial, coding

@@ -69,7 +69,7 @@ class ReadableCells:
                 obs = pa.table(
                     {"barcode": pa.array(names, pa.string()), "n_counts": totals, **lifted}
                 )
-                yield cell_batch(self.genes.gene_ids, self.genes.sum_genes(counts), obs)
+                yield cell_batch(self.genes.gene_ids, [self.genes.sum_genes(counts)], obs)
 
 
 def open_cells(

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ..corpus.log.receipts import Receipt
 from ..platform.screen import table
+from .places import uri_on_record
 from .quality import DUPLICATE, Thresholds
 from .survey import Opened
 from .units import PreparedUnit, segment_id_of
@@ -147,7 +148,7 @@ def receipt_of(
     kinds = {f"n_{kind}": n_names for kind, n_names in genes.kinds.items()}
     return Receipt(
         source_id=survey.source_id,
-        uri=survey.path.absolute().as_uri(),
+        uri=uri_on_record(survey.entry, survey.path),
         sha256=survey.sha256,
         n_bytes=n_bytes,
         reader=survey.format,
@@ -166,6 +167,7 @@ def receipt_of(
         },
         panel=genes.panel,
         panel_use=genes.panel and survey.entry.panel == "use",
+        kind=survey.entry.kind,
         recipe_hash=survey.recipe_hash,
         versions={library: version(library) for library in _LIBRARIES},
         warnings=tuple(_warnings(opened)),

@@ -107,6 +107,30 @@ class QualityRules(Configuration):
         return self.mitochondrial_sd if self.method == "sd" else self.mitochondrial_mad
 
 
+def rules_of_samples(given: QualityRules, *, burden_declared: bool = False) -> QualityRules:
+    """The rules of bulk samples: those that only cells bear out are off, unless they are set.
+
+    A sample's total tells how deep it was sequenced, its mitochondrial share is the tissue's, and
+    a tumour is what one came for. `min_genes` stays.
+
+    Args:
+        given: the settings as they were written; what was not written is known by its absence.
+        burden_declared: whether the source says which samples are malignant, which asks for it.
+    """
+    said = given.model_fields_set
+    off: dict[str, Any] = {}
+    statistic = {"method"}
+    for rule, others in (
+        ("total_counts", {"total_counts_scale", "min_counts", "max_counts"}),
+        ("mitochondrial", {"max_mito_fraction"}),
+    ):
+        if not said & (statistic | others | {f"{rule}_sd", f"{rule}_mad"}):
+            off[f"{rule}_sd"] = None
+    if "mutational_burden" not in said and not burden_declared:
+        off["mutational_burden"] = False
+    return QualityRules.model_validate({**given.model_dump(exclude_unset=True), **off})
+
+
 class CellFilters(Configuration):
     """Which cells are read at all, by the source's own columns, before any statistic is taken.
 

@@ -10,15 +10,20 @@ from glob import has_magic
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from ..corpus.log.receipts import BULK, CELLS
 from ..corpus.schema import ANNOTATIONS
 from ..platform.configuration import Configuration, parse_toml, parse_values
 from ..platform.errors import RecipeError, SourceError, did_you_mean
 from ..platform.resources import find
 from ..platform.settings import Settings
+from ..platform.storage import local_path
+from ..platform.uris import is_uri, recorded, scheme_of
 from .proof import Recovery
-from .rules import CellFilters, DoubletRules, QualityRules
+from .remote import remote_sources
+from .rules import CellFilters, DoubletRules, QualityRules, rules_of_samples
+from .sources.census_store import CensusQuery
 from .sources.formats import Reader
 from .sources.listing import source_paths
 from .sources.tables import Orientation
@@ -48,19 +53,26 @@ class SourceEntry(Configuration):
     """One source.
 
     Attributes:
+        kind: what a row is: `cells`, or a sample of `bulk` RNA, for which the rules that only
+            cells bear out are off unless they are set (`rules.rules_of_samples`).
         name: its `source_id` in the corpus; the file's name without its endings where None.
-        path: the file or folder, relative to the toml; or
-        resource: the name of a resource.
+        path: the file or folder, relative to the toml, or its URI; or
+        resource: the name of a resource; or
+        census: which cells of a CELLxGENE Census.
         reader: the reader; found out from the content where None.
         orientation: how a text table lies; found out from the names where None.
         layer: the layer with the raw counts; looked for where None.
         recover: undo a normalisation to get the counts.
         recover_total: the column of obs with the totals that it divided by.
+        expected_counts: `round` takes expected counts of bulk samples (RSEM, salmon, kallisto) to
+            the nearest integers.
         genes: the column of the gene table with the names, or "index"; found out where None.
         orthologs: a text table of genes of another species and their human ones, relative to the
             toml; for sources whose genes are not human.
         metadata: a text table of cells, its first column the barcodes, relative to the toml; or
         metadata_resource: the name of a resource that is one.
+        proteins: a text table of measured proteins, either way round, its rows matched by name,
+            relative to the toml.
         columns: column of the corpus -> column of the source.
         constants: column of the corpus -> value for all cells.
         mutational_burden: which cells are malignant or immortalised.
@@ -72,22 +84,26 @@ class SourceEntry(Configuration):
         panel: whether a source that measures under half of the coding genes may shape medians.
     """
 
+    kind: Literal["cells", "bulk"] = CELLS
     name: str | None = None
     path: str | None = None
     resource: str | None = None
+    census: CensusQuery | None = None
     reader: Reader | None = None
     orientation: Orientation | None = None
     layer: str | None = None
     recover: Recovery | None = None
     recover_total: str | None = None
+    expected_counts: Literal["round"] | None = None
     genes: str | None = None
     orthologs: str | None = None
     metadata: str | None = None
     metadata_resource: str | None = None
+    proteins: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
     constants: dict[str, str] = Field(default_factory=dict)
     mutational_burden: MutationalBurden | None = None
-    quality: QualityRules = QualityRules()
+    quality: QualityRules = Field(default=QualityRules(), validate_default=True)
     filters: CellFilters = CellFilters()
     doublets: DoubletRules | None = None
     modalities: tuple[Literal["rna", "protein", "atac"], ...] | None = None
@@ -104,17 +120,43 @@ class SourceEntry(Configuration):
                 raise ValueError(f"the corpus has no column {name!r}{near}; it has {known}")
         return given
 
+    @field_validator("quality")
+    @classmethod
+    def _as_samples_bear_out(cls, given: QualityRules, info: ValidationInfo) -> QualityRules:
+        if info.data.get("kind") != BULK:
+            return given
+        declared = info.data.get("mutational_burden") is not None
+        return rules_of_samples(given, burden_declared=declared)
+
+    @model_validator(mode="after")
+    def _as_its_kind_bears_out(self) -> Self:
+        if self.kind == BULK and self.doublets is not None:
+            raise ValueError(
+                "doublets are two cells in one droplet, and a bulk sample is none: leave "
+                "[source.doublets] out"
+            )
+        if self.expected_counts is not None and self.kind != BULK:
+            raise ValueError(
+                "expected_counts rounds what RSEM, salmon and kallisto tell of bulk samples: set "
+                'kind = "bulk", or leave it out'
+            )
+        if self.expected_counts is not None and self.recover is not None:
+            raise ValueError("give `recover` or `expected_counts`, not both")
+        return self
+
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        if (self.path is None) == (self.resource is None):
-            raise ValueError("a source needs a `path` or a `resource`, and not both")
+        if [self.path, self.resource, self.census].count(None) != 2:
+            raise ValueError("a source needs a `path` or a `resource` (or a `census`), and not two")
         if self.metadata is not None and self.metadata_resource is not None:
             raise ValueError("give `metadata` or `metadata_resource`, not both")
         return self
 
     @property
     def place(self) -> str:
-        """The path or the resource, for messages."""
+        """The path, the resource or the Census, for messages."""
+        if self.census is not None:
+            return self.census.place
         return self.path or f"resource {self.resource}"
 
 
@@ -155,7 +197,7 @@ def plan_of(
     """A plan out of what stands on a command line: data files and folders, or one sources.toml.
 
     Args:
-        arguments: files, folders of sources and patterns, or the toml.
+        arguments: files, folders of sources and patterns, here or as URIs; or the toml.
         laid_over: settings of `SourceEntry` for each of the files; a toml has its own.
 
     Raises:
@@ -163,8 +205,8 @@ def plan_of(
             setting that is not understood.
         SourceError: no source in a folder, or none that fits a pattern.
     """
-    paths = [Path(argument).expanduser() for argument in arguments]
-    tomls = [path for path in paths if path.suffix == ".toml"]
+    paths = [_place(argument) for argument in arguments]
+    tomls = [path for path in paths if isinstance(path, Path) and path.suffix == ".toml"]
     if tomls and len(paths) == 1 and laid_over:
         raise RecipeError(f"{tomls[0]} has settings of its own: write {', '.join(laid_over)} there")
     if tomls and len(paths) == 1:
@@ -173,7 +215,9 @@ def plan_of(
         raise RecipeError("give data files and folders, or one sources.toml")
     entries = tuple(
         parse_values(
-            {**(laid_over or {}), "path": str(path.absolute())}, SourceEntry, origin=str(path)
+            {**(laid_over or {}), "path": str(path.absolute() if isinstance(path, Path) else path)},
+            SourceEntry,
+            origin=str(path) if isinstance(path, Path) else recorded(path),
         )
         for argument in paths
         for path in _named(argument)
@@ -181,8 +225,19 @@ def plan_of(
     return SourcesFile(source=entries, folder=Path.cwd())
 
 
-def _named(argument: Path) -> list[Path]:
+def _place(argument: str | Path) -> str | Path:
+    """What a word is: the URI of what lies elsewhere, or a path."""
+    text = str(argument)
+    return text if is_uri(text) and scheme_of(text) != "file" else local_path(argument)
+
+
+def _named(argument: str | Path) -> list[str] | list[Path]:
     """The sources that a word names; one that is not there is refused later, alone."""
+    if isinstance(argument, str):
+        try:
+            return remote_sources(argument)
+        except SourceError:
+            return [argument]
     if not argument.exists() and not has_magic(str(argument)):
         return [argument]
     return source_paths(argument)
@@ -197,7 +252,7 @@ def resolve(entry: SourceEntry, plan: SourcesFile, settings: Settings) -> Path:
     """
     if entry.resource is not None:
         return find(entry.resource, settings)
-    path = (plan.folder or Path.cwd()) / Path(entry.path or "").expanduser()
+    path = (plan.folder or Path.cwd()) / local_path(entry.path or "")
     if not path.exists():
         raise SourceError(f"{path}: no such file or folder")
     return path
@@ -224,16 +279,33 @@ def resolve_orthologs(entry: SourceEntry, plan: SourcesFile) -> Path | None:
     return _beside(entry.orthologs, entry, plan, "orthologs")
 
 
+def resolve_proteins(entry: SourceEntry, plan: SourcesFile) -> Path | None:
+    """The table of measured proteins beside a source, None where it has none.
+
+    Raises:
+        SourceError: there is no such path.
+    """
+    return _beside(entry.proteins, entry, plan, "proteins")
+
+
 def _beside(given: str | None, entry: SourceEntry, plan: SourcesFile, what: str) -> Path | None:
     if given is None:
         return None
-    path = (plan.folder or Path.cwd()) / Path(given).expanduser()
+    if is_uri(given) and scheme_of(given) != "file":
+        raise SourceError(
+            f"{recorded(given)} ({what} of {recorded(entry.place)}): only a source itself is "
+            "fetched: fetch this table, and give the file"
+        )
+    path = (plan.folder or Path.cwd()) / local_path(given)
     if not path.is_file():
         raise SourceError(f"{path}: no such file ({what} of {entry.place})")
     return path
 
 
-_NOT_CONTENT = {"name", "path", "resource", "metadata", "metadata_resource", "orthologs"}
+_NOT_CONTENT = {
+    "name", "path", "resource", "metadata", "metadata_resource", "orthologs", "proteins",
+    "census",
+}  # fmt: skip
 _ALWAYS_HASHED: dict[type[Configuration], set[str]] = {
     SourceEntry: {
         "reader", "orientation", "layer", "recover", "recover_total", "genes", "columns",
@@ -252,6 +324,7 @@ def recipe_hash(
     gene_reference: str,
     metadata_sha256: str | None,
     orthologs_sha256: str | None = None,
+    proteins_sha256: str | None = None,
 ) -> str:
     """A hash of all that decides which cells a file gives: two runs with one hash agree.
 
@@ -260,11 +333,14 @@ def recipe_hash(
         gene_reference: digest of the gene reference.
         metadata_sha256: of the table of cells, where there is one.
         orthologs_sha256: of the table of orthologs, where there is one.
+        proteins_sha256: of the table of measured proteins, where there is one.
     """
     values = _hashed(entry)
     values |= {"gene_reference": gene_reference, "metadata_sha256": metadata_sha256}
     if orthologs_sha256 is not None:
         values["orthologs_sha256"] = orthologs_sha256
+    if proteins_sha256 is not None:
+        values["proteins_sha256"] = proteins_sha256
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 
 from ..corpus.gene_tables import joined_table
 from ..corpus.genes import GeneReference
+from ..corpus.log.receipts import BULK
 from ..platform.configuration import Configuration
 from ..platform.errors import SourceError
 from ..platform.resources import available, find
 from ..platform.settings import Settings
+from .abundance import AbundanceTable, read_abundance
+from .bulk import check_samples
 from .companions import SurveyedCompanion, open_companions, survey_companions
+from .expected_counts import RoundedSource, check_expected_counts
 from .filters import unseen_values
 from .harmonise import Harmonised, harmonise, n_recognised
 from .metadata import check_columns, join_columns, read_cell_table
@@ -56,6 +60,7 @@ class Survey(Configuration):
         rejected: for each layer tried before, what spoke against it.
         recover_total: the column with the totals where counts are recovered.
         spool: folder of the buckets, where the source had to be spooled.
+        packed: whether its counts are compressed, so that unpacking them twice would cost.
         companions: the modalities beside the genes.
         n_cells: cells (rows) of the source.
         cells_per_unit: cells of a work unit.
@@ -76,6 +81,7 @@ class Survey(Configuration):
     rejected: tuple[str, ...]
     recover_total: str | None
     spool: Path | None
+    packed: bool = False
     companions: tuple[SurveyedCompanion, ...] = ()
     n_cells: int
     cells_per_unit: int
@@ -107,6 +113,7 @@ class Opened:
     duplicates: Duplicates
     beside: pa.Table | None
     companions: Mapping[str, Companion]
+    abundance: AbundanceTable | None = None
 
     def own_columns(self, start: int, stop: int) -> pa.Table:
         """The source's own columns for cells `start` to `stop`, those beside it included.
@@ -187,13 +194,15 @@ def survey_source(
         _require_scanpy(path)
     genes = load_reference(reference)
     source = first = open_entry(entry, path, genes)
+    rounding = entry.expected_counts is not None
     choice = choose_layer(
-        source,
+        RoundedSource(source=source) if rounding else source,
         named=entry.layer,
         recover=entry.recover,
         recover_total=entry.recover_total,
         leave_out=leave_out,
         rejected=rejected,
+        bulk=entry.kind == BULK and not rounding,
     )
     _harmonised(source, choice.layer.name, genes, entry, orthologs)
     place = None
@@ -214,6 +223,13 @@ def survey_source(
     n_cells = len(barcodes)
     if n_cells == 0:
         raise SourceError(f"{path}: holds no cell")
+    if entry.kind == BULK:
+        twice = find_duplicates(barcodes, keep=entry.duplicate_barcodes == "keep")
+        notes.append(check_samples(entry, barcodes, twice.rows, path))
+    if rounding:
+        notes.append(check_expected_counts(source, choice.layer.name))
+    if entry.proteins is not None:
+        notes.append(read_abundance(Path(entry.proteins), barcodes).note)
     if entry.filters.columns:
         pieces = _pieces(source, beside, n_cells)
         notes += unseen_values(entry.filters, pieces)
@@ -239,6 +255,7 @@ def survey_source(
         rejected=choice.rejected,
         recover_total=total,
         spool=place,
+        packed=place is None and choice.layer.packed,
         companions=companions,
         n_cells=n_cells,
         cells_per_unit=min(unit_cells, deepest),
@@ -296,9 +313,14 @@ def open_survey(text: str) -> Opened:
         companions = open_companions(
             open_entry(survey.entry, survey.path, genes), survey.companions, barcodes
         )
+    if survey.entry.expected_counts is not None:
+        source = RoundedSource(source=source)
     beside = None
     if survey.metadata is not None:
         beside = read_cell_table(survey.metadata, barcodes).columns
+    abundance = None
+    if survey.entry.proteins is not None:
+        abundance = read_abundance(Path(survey.entry.proteins), barcodes)
     return Opened(
         survey=survey,
         source=source,
@@ -307,6 +329,7 @@ def open_survey(text: str) -> Opened:
         duplicates=find_duplicates(barcodes, keep=survey.entry.duplicate_barcodes == "keep"),
         beside=beside,
         companions=companions,
+        abundance=abundance,
     )
 
 

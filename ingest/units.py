@@ -6,7 +6,7 @@ its source was committed) is adopted if it verifies.
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from scipy import sparse
 
 from ..corpus import content
 from ..corpus.cells import CellBatch
-from ..corpus.features import FeatureBatch
+from ..corpus.features import ABUNDANCE, FeatureBatch
 from ..corpus.payload.records import SegmentRecord
 from ..corpus.payload.verification import verify_segment
 from ..corpus.payload.writing import write_segment
@@ -250,7 +250,7 @@ def _part(opened: Opened, cells: Judged, doublets: RowScores | None) -> _Part:
 
 
 def _features(opened: Opened, parts: list[_Part]) -> dict[str, FeatureBatch]:
-    """The kept cells' counts of the source's other modalities, rows of one barcode summed."""
+    """The kept cells' other modalities, counts of rows of one barcode summed."""
     rows = np.concatenate([np.zeros(0, dtype=np.int64), *(part.rows for part in parts)])
     found: dict[str, FeatureBatch] = {}
     for modality, companion in opened.companions.items():
@@ -260,22 +260,34 @@ def _features(opened: Opened, parts: list[_Part]) -> dict[str, FeatureBatch]:
 
         counts = with_duplicates(opened.duplicates, rows, read(rows), read)
         found[modality] = companion.batch(counts)
+    if opened.abundance is not None:
+        found[ABUNDANCE] = opened.abundance.batch(rows)
     return found
 
 
 def _batch(opened: Opened, parts: list[_Part]) -> CellBatch:
-    matrix = sparse.csr_matrix(sparse.vstack([part.matrix for part in parts], format="csr"))
     kept = pa.concat_tables([part.kept for part in parts])
-    return cell_batch(opened.genes.gene_ids, matrix, kept)
+    return cell_batch(opened.genes.gene_ids, [part.matrix for part in parts], kept)
 
 
 def cell_batch(
-    gene_ids: NDArray[np.object_], matrix: sparse.csr_matrix, obs: pa.Table
+    gene_ids: NDArray[np.object_], parts: Sequence[sparse.csr_matrix], obs: pa.Table
 ) -> CellBatch:
-    """Counts by gene and their cells' columns (`n_counts` among them) as a CellBatch."""
-    indptr = matrix.indptr.astype(np.int64)
-    indices = matrix.indices.astype(np.int32, copy=False)
-    counts = matrix.data.astype(np.uint32)
+    """Counts by gene (`Harmonised.sum_genes`) and their cells' columns as a CellBatch.
+
+    Args:
+        gene_ids: the genes. Shape (n_genes,).
+        parts: the counts, some cells after the others.
+        obs: the cells' columns, `n_counts` among them.
+    """
+    lengths = [np.diff(part.indptr) for part in parts]
+    indptr = np.concatenate([[0], *lengths]).cumsum(dtype=np.int64)
+    indices = np.concatenate(
+        [np.zeros(0, dtype=np.int32), *(np.asarray(part.indices, dtype=np.int32) for part in parts)]
+    )
+    counts = np.concatenate(
+        [np.zeros(0, dtype=np.uint32), *(np.asarray(part.data, dtype=np.uint32) for part in parts)]
+    )
     hashes = content.content_hashes([str(name) for name in gene_ids], indptr, indices, counts)
     return CellBatch(
         gene_ids=gene_ids,

@@ -39,7 +39,10 @@ def carry_out(row: dict[str, Any]) -> dict[str, Any]:
         answer["error"] = str(error)
     except Exception as error:  # a damaged file can make any library raise anything
         path = task.get("path") or json.loads(task["survey"])["path"]
-        answer["error"] = f"{path}: cannot be read: {type(error).__name__}: {error}"
+        answer["error"] = (
+            f"{path}: cannot be read: {type(error).__name__}: {error}; if it opens elsewhere, this "
+            "is a fault of cytolake's; else copy or download it again"
+        )
     return {"result": json.dumps(answer)}
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import RecipeError, did_you_mean
+from .uris import uris_recorded
 
 
 class Configuration(BaseModel):
@@ -98,7 +99,7 @@ def _explain(problem: Any, kind: type[BaseModel]) -> str:
     if problem["type"] == "missing":
         return f"{where}needs the setting {leaf!r}"
     message = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{where}{leaf} = {problem['input']!r}: {message}"
+    return f"{where}{leaf} = {uris_recorded(repr(problem['input']))}: {message}"
 
 
 def _fields_at(kind: type[BaseModel], tables: Sequence[str]) -> list[str]:

@@ -7,6 +7,9 @@ from typing import Any
 
 from ...platform.errors import CorpusError, DamageError
 
+CELLS, BULK = "cells", "bulk"
+"""What the rows of a source are: cells (nuclei, spots), or samples of many cells."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
@@ -28,6 +31,7 @@ class Receipt:
         genes: how many gene names were read, mapped, summed, and of each kind.
         panel: it measures under half of the coding genes.
         panel_use: it is a panel and was asked to count in medians all the same.
+        kind: what its rows are: `cells`, or the samples of `bulk` tables.
         recipe_hash: of all that decides what is kept.
         versions: library -> version.
         warnings: what the reader should know.
@@ -49,6 +53,7 @@ class Receipt:
     genes: Mapping[str, int] = field(default_factory=dict[str, int])
     panel: bool = False
     panel_use: bool = False
+    kind: str = CELLS
     recipe_hash: str = ""
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
     warnings: tuple[str, ...] = ()

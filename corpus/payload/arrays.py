@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from ...platform.errors import DamageError
+from ..sparse_counts import Rows
 from .integrity import WAY_OUT
 from .shards import CHUNK, SEGMENT_ATTRIBUTE, ShardedArray
 
@@ -34,31 +35,35 @@ def write_counts(
     segment_id: str,
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
-    counts: NDArray[np.uint32],
+    counts: NDArray[Any],
     n_genes: int,
     obs: Mapping[str, Sequence[Any]],
     var: Mapping[str, Sequence[Any]],
 ) -> None:
     """Write one matrix of counts as an AnnData group.
 
-    Counts are u16 where all fit, else u32; gene positions u16 where all fit, else i32.
+    Counts are u16 where all fit, else u32; gene positions u16 where all fit, else i32. Real
+    values are f32, their zeros stored: what is not stored was not measured.
 
     Args:
         folder: the group's folder, not there yet.
         segment_id: goes into every array's attributes.
         indptr: where each cell's non-zeros begin and end. Shape (n_cells + 1,).
         indices: gene positions, ascending within a cell. Shape (n_nonzero,).
-        counts: raw counts, > 0. Shape (n_nonzero,).
+        counts: raw counts, > 0; or real values, float32. Shape (n_nonzero,).
         n_genes: number of columns.
         obs: columns of the cells; the first is the index.
         var: columns of the genes; the first is the index.
     """
-    small = not counts.size or int(counts.max()) <= np.iinfo(np.uint16).max
+    stored: type[np.generic] = np.float32
+    if counts.dtype.kind != "f":
+        small = not counts.size or int(counts.max()) <= np.iinfo(np.uint16).max
+        stored = np.uint16 if small else np.uint32
     root = zarr.open_group(folder, mode="w", zarr_format=3)
     root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
     matrix = root.create_group("X", attributes={**_CSR, "shape": [len(indptr) - 1, n_genes]})
     arrays: dict[str, NDArray[Any]] = {
-        "data": counts.astype(np.uint16 if small else np.uint32),
+        "data": counts.astype(stored),
         "indices": indices.astype(np.uint16 if n_genes <= 1 << 16 else np.int32),
         "indptr": indptr.astype(np.int64),
     }
@@ -131,15 +136,23 @@ def _write_frame(
 class CountsReader:
     """Rows of one segment's counts; keeps `indptr` in memory (8 bytes a cell)."""
 
-    def __init__(self, folder: Path, segment_id: str, n_genes: int) -> None:
+    def __init__(self, folder: Path, segment_id: str, n_genes: int, *, real: bool = False) -> None:
         """Open the arrays of a group that `write_counts` wrote.
+
+        Args:
+            folder: the group's folder.
+            segment_id: the segment that the arrays must be of.
+            n_genes: number of columns.
+            real: whether they hold real values, not counts.
 
         Raises:
             DamageError: an array is of another segment, or the arrays contradict each other.
         """
         self._folder = folder
         self._n_genes = n_genes
-        self._data = ShardedArray(folder / "X" / "data", segment_id, ("uint16", "uint32"))
+        self._real = real
+        stored = ("float32",) if real else ("uint16", "uint32")
+        self._data = ShardedArray(folder / "X" / "data", segment_id, stored)
         self._indices = ShardedArray(folder / "X" / "indices", segment_id, ("uint16", "int32"))
         ends = ShardedArray(folder / "X" / "indptr", segment_id, ("int64",))
         for array in (ends, self._data, self._indices):
@@ -159,10 +172,8 @@ class CountsReader:
         """Number of rows."""
         return len(self.indptr) - 1
 
-    def read(
-        self, rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint32]]:
-        """Some rows, in the order asked for: indptr, indices, counts.
+    def read(self, rows: NDArray[np.int64]) -> Rows:
+        """Some rows, in the order asked for: indptr, indices, counts or real values.
 
         Each chunk that holds some of them is decoded once.
 
@@ -175,7 +186,7 @@ class CountsReader:
         starts, ends = self.indptr[rows], self.indptr[rows + 1]
         indptr = np.concatenate([[0], np.cumsum(ends - starts)]).astype(np.int64)
         indices = np.empty(indptr[-1], dtype=np.int32)
-        counts = np.empty(indptr[-1], dtype=np.uint32)
+        counts = np.empty(indptr[-1], dtype=np.float32 if self._real else np.uint32)
         full = starts < ends
         starts, ends, into = starts[full], ends[full], indptr[:-1][full]
         needed = _chunks_between(starts // CHUNK, (ends - 1) // CHUNK)
@@ -187,7 +198,13 @@ class CountsReader:
                 f"{self._folder}/X/indices: the genes of a cell do not ascend below "
                 f"{self._n_genes}, so these are the indices of other cells: {WAY_OUT}"
             )
-        if not _scatter_positive(self._data.chunks(needed), begins, ends - starts, into, counts):
+        positive = _scatter(self._data.chunks(needed), begins, ends - starts, into, counts)
+        if self._real and not np.isfinite(counts).all():
+            raise DamageError(
+                f"{self._folder}/X/data: a stored value is not finite, so these are not the values "
+                f"that were written: {WAY_OUT}"
+            )
+        if not self._real and not positive:
             raise DamageError(
                 f"{self._folder}/X/data: a stored count is 0, so these are not the counts that "
                 f"were written: {WAY_OUT}"
@@ -259,14 +276,14 @@ def _scatter_ascending(
 
 
 @numba.njit(cache=True, nogil=True)
-def _scatter_positive(
+def _scatter(
     found: NDArray[Any],
     begins: NDArray[np.int64],
     lengths: NDArray[np.int64],
     into: NDArray[np.int64],
-    out: NDArray[np.uint32],
+    out: NDArray[Any],
 ) -> bool:  # pragma: no cover - compiled
-    """Copy the rows; tell whether every count is above 0."""
+    """Copy the rows; tell whether no number is 0."""
     zeros = 0
     for piece in range(len(begins)):
         start, target = begins[piece], into[piece]

@@ -2,7 +2,10 @@
 
     <modality>.zarr            counts, cell-major: a valid AnnData group; rows as in rna.zarr
     <modality>/*.parquet       the same counts feature-major: feature, row, count; sorted
-    <modality>.parquet         the features: names, cells that have them, totals
+    <modality>.parquet         the features: names, cells that have them, totals of counts
+
+Real values (`features.VALUES`) lie in the same way, their zeros stored, in a column `value`: in
+none of the three forms does anything stand for what was not measured.
 
 Whether a segment has a modality is told by its files. Both forms are summed into content hashes,
 two numbers a cell that do not depend on order, so verification holds neither form whole.
@@ -22,14 +25,34 @@ from numpy.typing import NDArray
 
 from ...platform.errors import CorpusError, CytolakeError, DamageError
 from ..content import gene_words, sum_lanes
-from ..features import FEATURE_COLUMNS, MODALITIES, FeatureBatch
-from ..sketches import gene_major
+from ..features import FEATURE_COLUMNS, MODALITIES, FeatureBatch, Kind
+from ..sparse_counts import by_column, column_sums
 from .arrays import CountsReader, write_counts
 from .expression import write_gene_major
 from .integrity import WAY_OUT
 from .records import SegmentRecord, write_table
 
 _ROWS_AT_ONCE = 1024
+
+
+_PARTS = {"rna.zarr", "expression", "statistics.parquet"} | {
+    f"{name}.parquet" for name in ("cells", "obs", "dropped")
+}
+
+
+def check_parts(record: SegmentRecord) -> None:
+    """Refuse a segment that a newer cytolake gave more parts than are known here.
+
+    Raises:
+        CorpusError: written anew by this cytolake, the segment would lose them.
+    """
+    known = _PARTS | {f"{name}{end}" for name in MODALITIES for end in ("", ".zarr", ".parquet")}
+    others = sorted({name.split("/")[0] for name in record.files} - known)
+    if others:
+        raise CorpusError(
+            f"{record.folder} holds {', '.join(others)}, which this cytolake does not know: "
+            "written anew it would be lost; use the newer cytolake that wrote it"
+        )
 
 
 def modalities_of(record: SegmentRecord) -> tuple[str, ...]:
@@ -46,16 +69,20 @@ def write_companion(
         folder: the segment's unfinished folder.
         modality: one of `MODALITIES`.
         segment_id: goes into every array's attributes.
-        batch: the counts; its features are brought into ascending order.
+        batch: the numbers; its features are brought into ascending order.
         barcodes: of the cells, as in `rna.zarr`.
 
     Raises:
-        CorpusError: there is no such modality, or the counts are not of these cells.
+        CorpusError: there is no such modality, its numbers are of another kind, or the numbers
+            are not of these cells.
     """
     if modality not in MODALITIES:
         raise CorpusError(f"a modality is one of {', '.join(MODALITIES)}, not {modality!r}")
     if batch.n_cells != len(barcodes):
         raise CorpusError(f"{modality} has {batch.n_cells} rows for {len(barcodes)} cells")
+    kind = MODALITIES[modality]
+    if batch.values.dtype != kind.dtype:
+        raise CorpusError(f"{modality} holds {batch.values.dtype}, expected {np.dtype(kind.dtype)}")
     batch = batch.canonical()
     columns = {
         name: ["" if value is None else value for value in batch.var.column(name).to_pylist()]
@@ -66,19 +93,19 @@ def write_companion(
         segment_id=segment_id,
         indptr=batch.indptr,
         indices=batch.indices,
-        counts=batch.counts,
+        counts=batch.values,
         n_genes=batch.n_features,
         obs={"barcode": barcodes},
         var=columns,
     )
-    order, starts = gene_major(batch.indices, batch.n_features)
+    turned = by_column((batch.indptr, batch.indices, batch.values), batch.n_features)
     names = pa.array(batch.feature_ids, pa.string())
-    given = (batch.indptr, batch.counts, order, starts)
-    write_gene_major(folder / modality, names, *given, column="feature")
-    running = np.concatenate([[0], np.cumsum(batch.counts[order], dtype=np.int64)])
-    table = batch.var.append_column("n_cells", pa.array(np.diff(starts)))
-    total = pa.array(running[starts[1:]] - running[starts[:-1]])
-    write_table(folder / f"{modality}.parquet", table.append_column("total", total))
+    write_gene_major(folder / modality, names, turned, column="feature", number=kind.column)
+    table = batch.var.append_column("n_cells", pa.array(np.diff(turned.starts)))
+    if not kind.real:  # a sum of real values depends on its order, and says nothing
+        totals = column_sums(batch.indices, batch.values, batch.n_features)
+        table = table.append_column("total", pa.array(totals))
+    write_table(folder / f"{modality}.parquet", table)
 
 
 @dataclass(frozen=True)
@@ -88,9 +115,14 @@ class Companion:
     record: SegmentRecord
     modality: str
 
+    @property
+    def kind(self) -> Kind:
+        """What its numbers are."""
+        return MODALITIES[self.modality]
+
     @cached_property
     def features(self) -> pa.Table:
-        """The features, their `n_cells` and `total`.
+        """The features, their `n_cells` and, of counts, `total`.
 
         Raises:
             DamageError: the table has other bytes than were written.
@@ -99,7 +131,7 @@ class Companion:
 
     @cached_property
     def counts(self) -> CountsReader:
-        """The counts as they are stored.
+        """The counts, or values, as they are stored.
 
         Raises:
             DamageError: the arrays are not what was written, or of other cells.
@@ -110,13 +142,11 @@ class Companion:
                 name.endswith("zarr.json") or "/indptr/c/" in name
             ):
                 self.record.check(name)
-        reader = CountsReader(
-            self.record.folder / group, self.record.segment_id, self.features.num_rows
-        )
+        folder, segment_id = self.record.folder / group, self.record.segment_id
+        reader = CountsReader(folder, segment_id, self.features.num_rows, real=self.kind.real)
         if reader.n_cells != self.record.n_cells:
             raise DamageError(
-                f"{self.record.folder / group} has {reader.n_cells} rows, "
-                f"{self.record.n_cells} were written: {WAY_OUT}"
+                f"{folder} has {reader.n_cells} rows, {self.record.n_cells} were written: {WAY_OUT}"
             )
         return reader
 
@@ -129,9 +159,9 @@ class Companion:
         Raises:
             DamageError: a chunk does not decode to what was written.
         """
-        indptr, indices, counts = self.counts.read(rows)
+        indptr, indices, values = self.counts.read(rows)
         var = self.features.select(FEATURE_COLUMNS.names)
-        return FeatureBatch(var=var, indptr=indptr, indices=indices, counts=counts)
+        return FeatureBatch(var=var, indptr=indptr, indices=indices, values=values)
 
     def fingerprints(self) -> NDArray[np.uint64]:
         """A hash of each cell's features and counts. Shape (n_cells, 2)."""
@@ -140,8 +170,14 @@ class Companion:
         words = gene_words(self.features.column("feature_id").to_pylist())
         for start in range(0, n_cells, _ROWS_AT_ONCE):
             rows = np.arange(start, min(start + _ROWS_AT_ONCE, n_cells))
-            found[rows] = sum_lanes(words, *self.counts.read(rows))
+            indptr, indices, values = self.counts.read(rows)
+            found[rows] = sum_lanes(words, indptr, indices, _bits(values))
         return found
+
+
+def _bits(values: NDArray[Any]) -> NDArray[np.uint32]:
+    """Numbers as they are hashed: counts as they are, real values by their bits."""
+    return values.view(np.uint32) if values.dtype.kind == "f" else values
 
 
 def problems_of_companions(record: SegmentRecord) -> list[str]:
@@ -175,7 +211,8 @@ def _problems(companion: Companion) -> Iterator[str]:
             f"{group} and {modality}/ hold other counts in row {wrong[0]} ({wrong.size} rows "
             "differ)"
         )
-    for name, sums in (("n_cells", index.n_cells), ("total", index.totals)):
+    said = {"n_cells": index.n_cells} | ({} if companion.kind.real else {"total": index.totals})
+    for name, sums in said.items():
         if (features.column(name).to_numpy() != sums).any():
             yield f"{record.folder / modality}.parquet: {name} is not that of the counts"
 
@@ -185,6 +222,7 @@ class _Index:
 
     def __init__(self, companion: Companion, ids: list[str]) -> None:
         self._record, self._modality = companion.record, companion.modality
+        self._kind = companion.kind
         self._place_of = {feature_id: place for place, feature_id in enumerate(ids)}
         self._words = gene_words(ids)
         self.sums = np.zeros((companion.record.n_cells, 2), dtype=np.uint64)
@@ -204,7 +242,7 @@ class _Index:
                         return
                     places = np.array([self._place_of[n] for n in names], dtype=np.int64)
                     rows = table.column("row").to_numpy().astype(np.int64)
-                    counts = table.column("count").to_numpy()
+                    counts = table.column(self._kind.column).to_numpy()
                     order = places * (len(self.sums) + 1) + rows
                     if rows.size and int(rows.max()) >= len(self.sums):
                         yield f"{path}: row {rows.max()}, expected below {len(self.sums)}"
@@ -212,18 +250,22 @@ class _Index:
                     if rows.size and (order[0] <= last or (np.diff(order) <= 0).any()):
                         yield f"{path}: the places do not ascend strictly"
                         return
-                    if not counts.all():
-                        yield f"{path}: a stored count is 0"
+                    if counts.dtype != self._kind.dtype:
+                        yield f"{path} holds {counts.dtype}, expected {self._kind.sql}"
+                        return
+                    if not (np.isfinite(counts) if self._kind.real else counts).all():
+                        yield f"{path}: a stored {self._kind.column} is 0 or not finite"
                         return
                     last = int(order[-1]) if rows.size else last
                     self._add(places, rows, counts)
 
     def _add(
-        self, places: NDArray[np.int64], rows: NDArray[np.int64], counts: NDArray[np.uint32]
+        self, places: NDArray[np.int64], rows: NDArray[np.int64], counts: NDArray[Any]
     ) -> None:
         each = np.arange(len(rows) + 1)
-        lanes = sum_lanes(self._words, each, places.astype(np.int32), counts)
+        lanes = sum_lanes(self._words, each, places.astype(np.int32), _bits(counts))
         for lane in range(2):
             np.add.at(self.sums[:, lane], rows, lanes[:, lane])
         self.n_cells += np.bincount(places, minlength=len(self.n_cells))
-        np.add.at(self.totals, places, counts.astype(np.int64))
+        if not self._kind.real:
+            np.add.at(self.totals, places, counts.astype(np.int64))

@@ -13,6 +13,24 @@ from ...platform.errors import CorpusError
 Columns = Mapping[str, pa.DataType]
 """Lower-case name -> type, of all tables that are joined."""
 
+TAKEN = {"_file", "file_row_number"}
+"""Names that SQL needs for itself when it reads the tables of many segments at once."""
+
+
+def storable(table: pa.Table) -> pa.Table:
+    """A source's own columns as they are stored: a `TAKEN` name gets a `_` at its end.
+
+    One such column in one source would else stop every query of the view `source_obs`.
+    """
+    names: list[str] = list(table.column_names)
+    for place, name in enumerate(names):
+        if name.lower() in TAKEN:
+            renamed = f"{name}_"
+            while renamed in names:
+                renamed += "_"
+            names[place] = renamed
+    return table if names == table.column_names else table.rename_columns(names)
+
 
 def columns_of(schema: pa.Schema) -> dict[str, pa.DataType] | None:
     """The columns of one table; None where it has two whose names differ by case alone."""

@@ -3,7 +3,8 @@
     <segment id>/
         rna.zarr              counts, cell-major: a valid AnnData group (corpus.arrays)
         expression/*.parquet  the same counts gene-major: gene, row, count; sorted
-        protein..., atac...   other modalities, where the source has them (corpus.companions)
+        protein..., atac..., protein_abundance...
+                              other modalities, where the source has them (corpus.companions)
         cells.parquet         the rows that a commit adds to the table `cells`
         obs.parquet           the source's own obs columns, verbatim
         dropped.parquet       the unit's dropped cells

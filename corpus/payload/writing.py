@@ -42,11 +42,11 @@ from ..schema import (
     conform,
     lifted_columns,
 )
-from ..sketches import gene_major
-from ..sparse_counts import in_order
+from ..sparse_counts import by_column, in_order, row_sums
 from .arrays import write_counts
 from .companions import write_companion
 from .expression import gene_statistics, write_gene_major
+from .own_columns import storable
 from .records import SegmentRecord, write_table
 from .verification import verify_segment
 
@@ -79,7 +79,7 @@ def write_segment(
         cells: the kept cells in the source's order; `obs` has columns of
             `schema.GIVEN_COLUMNS` (at least `barcode`) and any that are lifted into `cells`.
         var: the genes, in the order of `cells.gene_ids`: columns of `schema.VAR_COLUMNS`.
-        source_obs: the source's own columns of the kept cells, verbatim.
+        source_obs: the source's own columns of the kept cells, verbatim (but see `storable`).
         dropped: the unit's dropped cells: columns of `schema.DROPPED_COLUMNS`.
         provenance: `corpus_uuid`, `source_id`, `source_sha256`, `first_row`, and more. With
             `cell_ids: "kept"` the segment is made of others: `cells.obs` then holds each cell's
@@ -122,7 +122,7 @@ def write_segment(
             for modality, batch in (features or {}).items():
                 write_companion(temporary, modality, segment_id, batch, barcodes)
             write_table(temporary / "cells.parquet", table)
-            write_table(temporary / "obs.parquet", source_obs)
+            write_table(temporary / "obs.parquet", storable(source_obs))
             write_table(temporary / "dropped.parquet", dropped)
             values = {
                 "format": FORMAT,
@@ -166,10 +166,10 @@ def _write_parts(temporary: Path, segment_id: str, cells: CellBatch, var: pa.Tab
             for name in VAR_COLUMNS.names
         },
     )
-    order, starts = gene_major(cells.indices, cells.n_genes)
+    columns = by_column((cells.indptr, cells.indices, cells.counts), cells.n_genes)
     names = pa.array([str(gene_id) for gene_id in cells.gene_ids], pa.string())
-    write_gene_major(temporary / "expression", names, cells.indptr, cells.counts, order, starts)
-    write_table(temporary / "statistics.parquet", gene_statistics(cells, var, order, starts))
+    write_gene_major(temporary / "expression", names, columns)
+    write_table(temporary / "statistics.parquet", gene_statistics(cells, var, columns.starts))
 
 
 def _seal(temporary: Path) -> dict[str, tuple[int, str]]:
@@ -231,14 +231,13 @@ def _cell_rows(segment_id: str, cells: CellBatch, owners: Mapping[str, Any]) -> 
         raise CorpusError(f"segment {segment_id}: a cell has no barcode")
     gene_ids = [str(gene_id) for gene_id in cells.gene_ids]
     hashes = content.content_hashes(gene_ids, cells.indptr, cells.indices, cells.counts)
-    running = np.concatenate([[0], np.cumsum(cells.counts, dtype=np.int64)])
     columns: dict[str, Any] = {name: given.column(name) for name in GIVEN_COLUMNS.names}
     columns |= {
         **owners,
         "segment": pa.array([segment_id] * n_cells, pa.string()),
         "row": np.arange(n_cells, dtype=np.int32),
         "n_counts": cells.n_counts,
-        "n_counts_stored": running[cells.indptr[1:]] - running[cells.indptr[:-1]],
+        "n_counts_stored": row_sums(cells.indptr, cells.counts),
         "content_hash": content.to_binary(hashes),
     }
     columns |= {field.name: cells.obs.column(field.name).cast(field.type) for field in lifted}

@@ -29,6 +29,7 @@ VIEWS = (
     "features",
     "protein",
     "atac",
+    "protein_abundance",
 )
 """The views of a snapshot."""
 

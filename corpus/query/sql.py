@@ -25,6 +25,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 
 import duckdb
 import pyarrow as pa
@@ -67,7 +68,7 @@ class SqlEngine:
 
     def _run(self, query: str, views: set[str]) -> pa.Table:
         with self._lock, self._snapshot.telling_of_its_end():
-            return self._interruptible(lambda: self._answer(query, views))
+            return self._interruptible(partial(self._answer, query, views))
 
     def _answer(self, query: str, views: set[str]) -> pa.Table:
         connection = self._require(views)

@@ -290,19 +290,22 @@ class Views:
         )
 
     def _make_companion(self, modality: str) -> None:
-        """The counts of one modality, of living cells."""
+        """The numbers of one modality, of living cells."""
         self._need("features", "all_cells")
         files, names = self._named_files(modality)
+        kind = MODALITIES[modality]
         chosen = 'c.cell_id, c.segment, c."row", g.feature_id, g.name'
         if files:
             source = (
-                f'{chosen}, e."count" FROM read_parquet({list_of(files)}, filename = true) e '
+                f'{chosen}, e."{kind.column}" '
+                f"FROM read_parquet({list_of(files)}, filename = true) e "
                 f"JOIN {names} f ON f.file = e.filename "
                 f"JOIN features g ON g.modality = '{modality}' AND g.feature_id = e.feature "
                 'JOIN lake.all_cells c ON c.segment = f.segment AND c."row" = e."row"'
             )
         else:
-            source = f'{chosen}, 0::UINTEGER AS "count" FROM features g, lake.all_cells c WHERE 0=1'
+            none = f'0::{kind.sql} AS "{kind.column}"'
+            source = f"{chosen}, {none} FROM features g, lake.all_cells c WHERE 0=1"
         self._run(f"CREATE VIEW {modality} AS SELECT {source}")
 
     def _run(self, statement: str) -> None:
@@ -332,6 +335,7 @@ def _source_table(snapshot: Snapshot) -> pa.Table:
             ("n_dropped", pa.int64()),
             ("panel", pa.bool_()),
             ("panel_use", pa.bool_()),
+            ("kind", pa.string()),
             ("receipt", pa.string()),
         ]
     )
@@ -349,6 +353,7 @@ def _source_table(snapshot: Snapshot) -> pa.Table:
             "n_dropped": source.receipt.n_dropped,
             "panel": source.receipt.panel,
             "panel_use": source.receipt.panel_use,
+            "kind": source.receipt.kind,
             "receipt": source.receipt.to_json(),
         }
         for source in snapshot.sources

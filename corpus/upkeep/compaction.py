@@ -1,7 +1,7 @@
 """Many small segments into few large ones, mixed across sources: planned, prepared, committed.
 
 Knows segments and their genes; knows no Ray (`corpus.job` hands the groups out). Only segments of
-the same genes and of the same standing as panels are mixed: "not measured" never turns into 0.
+the same genes and of the same standing (panels, bulk) are mixed: "not measured" never turns into 0.
 Memory: a group holds at most `cells_per_segment` cells and 2,800 stored counts for each of them,
 or is one segment; 16,384 cells of 2,800 counts took a worker 2.3 GB, and 25 s.
 """
@@ -232,7 +232,7 @@ def _batches(prepared: Iterable[Prepared | None]) -> Iterator[list[Prepared | No
 
 
 def _kind(snapshot: Snapshot, entry: SegmentEntry) -> tuple[object, ...]:
-    """What must be equal for segments to be mixed: genes, features, the standing as panels."""
+    """What must be equal for segments to be mixed: genes, features, what medians make of them."""
     folder = snapshot.folder / "segments" / entry.segment_id
     lists = [("statistics", "gene_id")]
     lists += [(name, "feature_id") for name in MODALITIES if f"{name}.parquet" in entry.n_bytes]
@@ -245,12 +245,12 @@ def _kind(snapshot: Snapshot, entry: SegmentEntry) -> tuple[object, ...]:
             raise DamageError(f"{path} cannot be read: {error}") from error
         digest.update("\n".join([name, *map(str, ids)]).encode())
     receipts = {source.receipt.source_id: source.receipt for source in snapshot.accepted}
-    panels = {
-        (receipts[name].panel, receipts[name].panel_use)
+    standings = {
+        (receipts[name].panel, receipts[name].panel_use, receipts[name].kind)
         for name in entry.sources
         if name in receipts  # of a source that is gone it holds no living cell
     }
-    return (digest.hexdigest(), tuple(sorted(panels)))
+    return (digest.hexdigest(), tuple(sorted(standings)))
 
 
 def _alike(snapshot: Snapshot, candidates: Sequence[_Candidate]) -> list[list[_Candidate]]:

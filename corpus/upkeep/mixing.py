@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +36,7 @@ def mixed_rows(
     order: NDArray[np.int64],
     starts: Sequence[NDArray[np.int64]],
     read: Read,
+    dtype: type[np.generic] = np.uint32,
 ) -> Rows:
     """The rows of several matrices, read in bounded pieces and brought into one order.
 
@@ -44,6 +46,7 @@ def mixed_rows(
         order: which cell comes first, second, ... Shape (n_cells,).
         starts: the indptr of each matrix; all have the same columns.
         read: reads them.
+        dtype: of their numbers.
     """
     lengths = np.zeros(len(order), dtype=np.int64)
     for number, begins in enumerate(starts):
@@ -51,7 +54,7 @@ def mixed_rows(
         lengths[mine] = begins[rows[mine] + 1] - begins[rows[mine]]
     indptr = np.concatenate([[0], np.cumsum(lengths[order])]).astype(np.int64)
     indices = np.empty(indptr[-1], dtype=np.int32)
-    counts = np.empty(indptr[-1], dtype=np.uint32)
+    counts: NDArray[Any] = np.empty(indptr[-1], dtype=dtype)
     new_place = np.empty(len(order), dtype=np.int64)
     new_place[order] = np.arange(len(order))
     for number in range(len(starts)):

@@ -27,7 +27,7 @@ from ..log.history import SegmentEntry
 from ..log.rows import list_of, open_engine, select_rows
 from ..log.snapshots import Snapshot
 from ..log.tombstones import is_withdrawn, read_tombstones
-from ..payload.companions import Companion
+from ..payload.companions import Companion, check_parts
 from ..payload.own_columns import in_columns, join, plain, same
 from ..payload.records import SegmentRecord
 from ..payload.segments import Segment
@@ -240,6 +240,8 @@ def _read_inputs(snapshot: Snapshot, names: Sequence[str]) -> _Inputs:
         for entry in entries
     ]
     genes = segments[0].genes.column("gene_id")
+    for segment in segments:
+        check_parts(segment.record)
     for segment in segments[1:]:
         if not segment.genes.column("gene_id").equals(genes):
             raise CorpusError(
@@ -328,12 +330,13 @@ def _write(target: Path, snapshot: Snapshot, inputs: _Inputs) -> None:
 def _mixed_features(
     inputs: _Inputs, order: NDArray[np.int64], companions: Sequence[Companion]
 ) -> FeatureBatch:
-    """The living cells' counts of a modality, in their new order."""
+    """The living cells' numbers of a modality, in their new order."""
 
     def read(number: int, rows: NDArray[np.int64], _: NDArray[np.int64]) -> Rows:
         return companions[number].counts.read(rows)
 
     starts = [one.counts.indptr for one in companions]
-    indptr, indices, counts = mixed_rows(inputs.place, inputs.rows, order, starts, read)
+    dtype = companions[0].kind.dtype
+    indptr, indices, values = mixed_rows(inputs.place, inputs.rows, order, starts, read, dtype)
     var = companions[0].features.select(FEATURE_COLUMNS.names)
-    return FeatureBatch(var=var, indptr=indptr, indices=indices, counts=counts)
+    return FeatureBatch(var=var, indptr=indptr, indices=indices, values=values)

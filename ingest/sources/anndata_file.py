@@ -13,8 +13,16 @@ from typing import Any
 import pyarrow as pa
 
 from ...platform.errors import SourceError
-from .annotations import column_names, index_of, is_array, read_column, text_columns
-from .compressed import REPEATS, CompressedMatrix, dense_blocks
+from .annotations import (
+    column_names,
+    index_of,
+    is_array,
+    member,
+    read_column,
+    text_attribute,
+    text_columns,
+)
+from .compressed import REPEATS, CompressedMatrix, dense_blocks, is_packed
 from .protocol import Layer, Names, RawBlock, Triplets, find_layer, sample_rows
 
 
@@ -32,13 +40,13 @@ class AnnDataFile(ABC):
     def layers(self) -> list[Layer]:
         """raw/X, layers/counts, layers that sound like counts, X, then the other layers."""
         with self._open() as file:
-            places = [place for place in ("raw/X", "raw.X") if place in file]
-            layers = file.get("layers")
+            places = [place for place in ("raw/X", "raw.X") if member(file, place) is not None]
+            layers = member(file, "layers")
             names = [str(name) for name in layers] if _is_group(layers) else []
             likely = [name for name in names if sounds_like_counts(name)]
             likely.sort(key=_is_not_counts)
             places += [f"layers/{name}" for name in likely]
-            places += [place for place in ("X",) if place in file]
+            places += [place for place in ("X",) if member(file, place) is not None]
             places += [f"layers/{name}" for name in names if name not in likely]
             found = [self._layer(file, place) for place in places]
         layers = [layer for layer in found if layer is not None]
@@ -57,7 +65,7 @@ class AnnDataFile(ABC):
             return tuple(
                 f"{layer.name}: {REPEATS}"
                 for layer in self.layers()
-                if layer.order == "rows" and not is_array(file[layer.name])
+                if not is_array(file[layer.name])
                 if self._repeats(file, layer.name)
             )
 
@@ -73,7 +81,7 @@ class AnnDataFile(ABC):
         with self._open() as file:
             place = {"raw/X": "raw/var", "raw.X": "raw.var"}.get(layer, "var")
             columns = text_columns(_table(file, place), n_genes)
-            if place != "var" and "var" in file:
+            if place != "var" and member(file, "var") is not None:
                 columns |= self._columns_of_var(file, columns["index"])
         n_names = len(columns["index"])
         if n_names != n_genes:
@@ -153,15 +161,18 @@ class AnnDataFile(ABC):
         dense = is_array(matrix)
         n_stored = matrix.size if dense else int(matrix["data"].shape[0])
         order = "columns" if not dense and _format(matrix) == "csc" else "rows"
-        return Layer(name=place, n_genes=shape[1], order=order, n_stored=n_stored)
+        values = matrix if dense else matrix["data"]
+        return Layer(
+            name=place, n_genes=shape[1], order=order, n_stored=n_stored, packed=is_packed(values)
+        )
 
     def _n_cells(self, file: Any) -> int:
         obs = _table(file, "obs")
         if is_array(obs):
             return int(obs.shape[0])
-        index = obs.get(str(obs.attrs.get("_index", "_index")))
+        index = member(obs, text_attribute(obs, "_index", "_index"))
         if index is None:
-            index = obs.get("index")
+            index = member(obs, "index")
         if is_array(index):
             return int(index.shape[0])
         if index is not None:
@@ -174,7 +185,7 @@ def _is_group(item: Any) -> bool:
 
 
 def _table(file: Any, place: str) -> Any:
-    table = file.get(place)
+    table = member(file, place)
     if table is None:
         raise SourceError(f"{_where(file)}: has no {place!r}: not an AnnData file")
     return table
@@ -195,7 +206,7 @@ def _is_not_counts(name: str) -> bool:
 
 
 def _format(matrix: Any) -> str:
-    encoding = str(matrix.attrs.get("encoding-type", matrix.attrs.get("h5sparse_format", "")))
+    encoding = text_attribute(matrix, "encoding-type", text_attribute(matrix, "h5sparse_format"))
     return "csc" if encoding.startswith("csc") else "csr"
 
 

@@ -22,12 +22,42 @@ def is_array(item: Any) -> bool:
     return hasattr(item, "shape")
 
 
+def member(group: Any, place: str) -> Any:
+    """What lies at a place of a group, None where nothing is.
+
+    HDF5 gives nothing, too, for what is there and cannot be opened; names would then be numbered,
+    and a matrix passed over for the next.
+
+    Raises:
+        SourceError: it is there and cannot be opened.
+    """
+    item = group
+    for part in place.split("/"):
+        if item is None or is_array(item):
+            return None
+        found = item.get(part)
+        if found is None and part in list(item):
+            raise SourceError(
+                f"{_where(item)}: {part!r} in {item.name} cannot be opened: the file is damaged"
+            )
+        item = found
+    return item
+
+
+def text_attribute(item: Any, name: str, default: str = "") -> str:
+    """An attribute that is text; R's and Java's writers leave bytes of a fixed length."""
+    value = item.attrs.get(name)
+    if value is None:
+        return default
+    return str(as_names(np.atleast_1d(value))[0])
+
+
 def column_names(table: Any) -> list[str]:
     """Names of the table's columns in their order, the index excluded."""
     index = _index_name(table)
     if is_array(table):
         return [str(name) for name in table.dtype.names or () if name != index]
-    ordered = [str(name) for name in table.attrs.get("column-order", ())]
+    ordered = as_names(np.atleast_1d(table.attrs.get("column-order", ()))).tolist()
     rest = [str(name) for name in table if name not in ordered]
     return [name for name in [*ordered, *rest] if name != index and name not in _HIDDEN]
 
@@ -37,9 +67,9 @@ def index_of(table: Any, n_rows: int | None = None) -> Names:
     name = _index_name(table)
     if is_array(table):
         return as_names(table[name])
-    item = table.get(name)
+    item = member(table, name)
     if item is None:
-        if n_rows is None:
+        if n_rows is None or "_index" in table.attrs:
             raise SourceError(f"{_where(table)}: {table.name} has no index {name!r}")
         return np.array([str(row) for row in range(n_rows)], dtype=object)
     column = column_of(item, 0, _length(item))
@@ -77,7 +107,7 @@ def _index_name(table: Any) -> str:
         if not names:
             raise SourceError(f"{_where(table)}: {table.name} is not a table")
         return "index" if "index" in names else "_index" if "_index" in names else names[0]
-    return str(table.attrs.get("_index", "_index" if "_index" in table else "index"))
+    return text_attribute(table, "_index", "_index" if "_index" in list(table) else "index")
 
 
 def _length(item: Any) -> int:
@@ -94,7 +124,7 @@ def column_of(item: Any, start: int, stop: int) -> pa.Array | None:
             named: Any = (item.parent if isinstance(categories, str) else item.file)[categories]
             return _look_up(item[start:stop], named[:])
         return _array(item[start:stop]) if item.ndim == 1 else None
-    encoding = str(item.attrs.get("encoding-type", ""))
+    encoding = text_attribute(item, "encoding-type")
     if encoding == "categorical" or {"codes", "categories"} <= set(item):
         return _look_up(item["codes"][start:stop], _values_of(item["categories"]))
     if {"values", "mask"} <= set(item):  # nullable integers, booleans, strings
@@ -115,7 +145,7 @@ def _legacy_column(table: Any, name: str, start: int, stop: int) -> pa.Array | N
     values = table.fields(name)[start:stop]
     if values.ndim != 1:
         return None
-    categories = table.file.get(f"uns/{name}_categories")
+    categories = member(table.file, f"uns/{name}_categories")
     if is_array(categories) and values.dtype.kind in "iu":  # AnnData 0.6
         return _look_up(values, np.atleast_1d(categories[()]))
     return _array(values)

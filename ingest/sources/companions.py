@@ -103,7 +103,7 @@ class Companion:
             var=self.var,
             indptr=matrix.indptr.astype(np.int64),
             indices=matrix.indices.astype(np.int32),
-            counts=matrix.data.astype(np.uint32),
+            values=matrix.data.astype(np.uint32),
         )
 
 

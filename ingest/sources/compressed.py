@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ...platform.errors import SourceError
-from .annotations import is_array
+from .annotations import is_array, member
 from .protocol import RawBlock, Triplets
 
 MOST_VALUES = 2**22
@@ -80,6 +80,11 @@ class CompressedMatrix:
                 f"{self.where}: indptr does not fit the {n_values} stored values: expected to "
                 "ascend from 0: the file is damaged"
             )
+        if stop == self.n_major and int(indptr[-1]) < n_values:
+            raise SourceError(
+                f"{self.where}: indptr ends at {int(indptr[-1])} of {n_values} stored values: the "
+                "file is damaged, or was written with room to spare: write it anew"
+            )
         return indptr
 
     def row_blocks(self, start: int, stop: int) -> Iterator[RawBlock]:
@@ -119,6 +124,14 @@ def dense_blocks(matrix: Any, start: int, stop: int) -> Iterator[RawBlock]:
         )
 
 
+def is_packed(values: Any) -> bool:
+    """Whether HDF5 unpacks an array's chunks one by one, with gzip as a rule.
+
+    Zarr's chunks are unpacked as fast as a copy is read.
+    """
+    return getattr(values, "compression", None) is not None
+
+
 def widened(values: NDArray[Any], where: str) -> NDArray[Any]:
     """Values in a type that holds their sums, and that scipy knows: repeated ones are summed.
 
@@ -134,7 +147,7 @@ def widened(values: NDArray[Any], where: str) -> NDArray[Any]:
 
 
 def _array(group: Any, name: str) -> Any:
-    item = group.get(name)
+    item = member(group, name)
     if not is_array(item):
         raise SourceError(f"{group.file.filename}: {group.name} has no {name!r}: not a matrix")
     return item

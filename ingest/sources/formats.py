@@ -12,6 +12,8 @@ import h5py
 from ...platform.errors import SourceError, did_you_mean
 from .anndata_zarr import ZarrSource
 from .archives import is_tar
+from .census import CensusSource
+from .census_store import is_census
 from .h5ad import H5adSource, open_hdf5
 from .h5mu import H5muSource
 from .loom import LoomSource
@@ -22,7 +24,7 @@ from .tenx_mtx import MATRIX_ENDINGS, TenxMtxSource, parts_beside
 from .visium import is_visium, open_visium, visium_files
 from .zarr_store import is_store
 
-Reader = Literal["h5ad", "h5mu", "zarr", "loom", "10x_h5", "10x_mtx", "visium", "csv"]
+Reader = Literal["h5ad", "h5mu", "zarr", "loom", "10x_h5", "10x_mtx", "visium", "csv", "census"]
 READERS: tuple[Reader, ...] = get_args(Reader)
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -78,6 +80,8 @@ def open_source(
             return TenxMtxSource(path=path)
         case "visium":
             return open_visium(path, layer)
+        case "census":
+            return CensusSource(path=path)
         case _:
             return open_table(path, orientation, recognise)
 
@@ -118,6 +122,8 @@ def _reader_for(path: Path) -> Reader:
             return "zarr"
         if is_visium(path):
             return "visium"
+        if is_census(path):
+            return "census"
         if any(path.rglob("matrix.mtx")) or any(path.rglob("matrix.mtx.gz")):
             return "10x_mtx"
         n_files = len(source_files(path))

@@ -13,6 +13,7 @@ import h5py
 
 from ...platform.errors import SourceError
 from .anndata_file import AnnDataFile
+from .hdf5_heaps import check_heaps
 
 _DAMAGED = (
     RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError,
@@ -29,15 +30,18 @@ def open_hdf5(path: Path) -> Generator[Any]:
         The `h5py.File`; as Any, for what lies at a place of it is only known by looking.
     """
     try:
+        check_heaps(path)
         with h5py.File(path, "r") as file:
             yield file
     except OSError as error:
         raise SourceError(
-            f"{path}: not a whole HDF5 file (cut short, or still being written?): {error}"
+            f"{path}: not a whole HDF5 file (cut short, or still being written?): {error}; copy or "
+            "download it again"
         ) from error
     except _DAMAGED as error:
         raise SourceError(
-            f"{path}: is damaged, or holds something else than its layout says: {error!r}"
+            f"{path}: is damaged, or holds something else than its layout says: {error!r}; "
+            "copy or download it again"
         ) from error
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from scipy import sparse
 
 from ...platform.errors import SourceError
-from .annotations import column_of
+from .annotations import column_of, member
 from .compressed import MOST_VALUES, widened
 from .h5ad import open_hdf5
 from .protocol import INDEX, Layer, Names, RawBlock, Triplets, find_layer, sample_rows
@@ -50,7 +50,7 @@ class LoomSource:
         """The matrix, then the layers."""
         with open_hdf5(self.path) as file:
             shape = self._shape(file)
-            names = [f"layers/{name}" for name in file.get("layers", ())]
+            names = [f"layers/{name}" for name in member(file, "layers") or ()]
             found: list[Layer] = []
             for name in ["matrix", *names]:
                 matrix = file[name]
@@ -145,11 +145,11 @@ class LoomSource:
                     )
 
     def _shape(self, file: Any) -> tuple[int, int]:
-        matrix = file.get("matrix")
+        matrix = member(file, "matrix")
         if not isinstance(matrix, h5py.Dataset) or matrix.ndim != 2:
             raise SourceError(f"{self.path}: has no matrix of genes x cells: not a loom file")
         for name in ("row_attrs", "col_attrs"):
-            if not isinstance(file.get(name), h5py.Group):
+            if not isinstance(member(file, name), h5py.Group):
                 raise SourceError(f"{self.path}: has no {name}: not a loom file")
         return int(matrix.shape[0]), int(matrix.shape[1])
 
@@ -174,8 +174,9 @@ def _columns(attributes: Any, length: int) -> list[str]:
     """Names of the attributes that have one value a row or column, and of a type that is known."""
     return [
         str(name)
-        for name, item in attributes.items()
-        if isinstance(item, h5py.Dataset) and item.shape == (length,)
+        for name in attributes
+        if isinstance(item := member(attributes, str(name)), h5py.Dataset)
+        if item.shape == (length,)
         if column_of(item, 0, min(1, length)) is not None
     ]
 

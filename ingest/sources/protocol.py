@@ -3,7 +3,8 @@
 Knows no file format, no corpus and no quality rule.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -31,12 +32,14 @@ class Layer:
         order: `rows` if a range of cells can be read by itself, `columns` if the matrix has to
             be read from its beginning and spooled.
         n_stored: values stored in the file (the non-zeros where it is sparse), None if unknown.
+        packed: whether unpacking the values takes longer than reading a copy would.
     """
 
     name: str
     n_genes: int
     order: Literal["rows", "columns"]
     n_stored: int | None
+    packed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +137,12 @@ def find_layer(source: Source, name: str) -> Layer:
     if name not in layers:
         raise SourceError(f"{source.path}: has no layer {name!r}; it has {', '.join(layers)}")
     return layers[name]
+
+
+def shape_of_names(names: Sequence[object] | Names) -> str:
+    """How the first name is made, without the name itself: letters as A, digits as 0."""
+    shapes = [re.sub(r"[^\W\d_]", "A", re.sub(r"\d", "0", str(name))) for name in names[:1]]
+    return f"(it begins with one like {shapes[0]!r})" if shapes else "(it is empty)"
 
 
 def triplets_of(block: RawBlock) -> Triplets:

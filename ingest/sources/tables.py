@@ -6,6 +6,7 @@ genes. Reads line by line, so the memory needed is that of a few lines.
 
 import io
 import warnings
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...platform.errors import NoGenesError, SourceError
 from .archives import UNREADABLE, unzipped
-from .protocol import INDEX, Layer, Names, RawBlock, Triplets
+from .protocol import INDEX, Layer, Names, RawBlock, Triplets, shape_of_names
 
 Orientation = Literal["genes_x_cells", "cells_x_genes"]
 Recognise = Callable[[Names], int]
@@ -55,7 +56,7 @@ class TableSource:
     def genes(self, layer: str) -> dict[str, Names]:
         """The names of the genes; down the side they cost one pass over the file."""
         down = self.orientation == "genes_x_cells"
-        return {INDEX: row_names(self.path) if down else column_names(self.path)}
+        return with_parts(row_names(self.path) if down else column_names(self.path))
 
     def barcodes(self) -> Names:
         """The names of the cells; down the side they cost one pass over the file."""
@@ -118,22 +119,40 @@ def open_table(path: Path, orientation: Orientation | None, recognise: Recognise
     if orientation is None:
         across = column_names(path)
         down = row_names(path, most=1000)
-        n_across = recognise(across[:1000]) / max(1, len(across[:1000]))
-        n_down = recognise(down) / max(1, len(down))
+        n_across, n_down = (
+            max(recognise(part) for part in with_parts(names).values()) / max(1, len(names))
+            for names in (across[:1000], down)
+        )
         if max(n_across, n_down) == 0:
             raise NoGenesError(
-                f"{path}: neither the first column ({_first(down)}) nor the first line "
-                f"({_first(across)}) names genes; expected Ensembl ids (ENSG00000141510) or human "
-                "symbols (TP53). Is it a table of counts of human cells?"
+                f"{path}: neither the first column {shape_of_names(down)} nor the first line "
+                f"{shape_of_names(across)} names genes; expected Ensembl ids (ENSG00000141510) or "
+                "human symbols (TP53). Is it a table of counts of human cells?"
             )
         orientation = "genes_x_cells" if n_down >= n_across else "cells_x_genes"
     return TableSource(path=path, orientation=orientation)
 
 
+def with_parts(names: Names) -> dict[str, Names]:
+    """The names as they stand, and by themselves the parts that most are joined of by `|`.
+
+    TCGA's RSEM tables say `TP53|7157`, others `ENSG00000141510.18|TP53`. A name of other parts
+    (`N_unmapped`) stands whole among them.
+    """
+    split = [str(name).split("|") for name in names]
+    width, n_alike = Counter(map(len, split)).most_common(1)[0] if split else (1, 0)
+    columns = {INDEX: names}
+    if width > 1 and n_alike > len(names) / 2:
+        for number in range(width):
+            parts = [words[number] if len(words) == width else "|".join(words) for words in split]
+            columns[f"part {number + 1}"] = np.array(parts, dtype=object)
+    return columns
+
+
 def column_names(path: Path) -> Names:
     """The names in the first line, the corner cell left out where there is one."""
     delimiter = delimiter_of(path)
-    with _text(path) as file:
+    with open_text(path) as file:
         header = _words(file.readline(), delimiter)
         second = file.readline()
     width = len(_words(second, delimiter)) if second.strip() else len(header)
@@ -150,7 +169,7 @@ def row_names(path: Path, most: int | None = None) -> Names:
     """The names in the first column, the first `most` of them."""
     delimiter = delimiter_of(path)
     names: list[str] = []
-    with _text(path) as file:
+    with open_text(path) as file:
         file.readline()
         for line in file:
             if line.strip():
@@ -169,7 +188,7 @@ def numbers(path: Path) -> Iterator[tuple[str, NDArray[np.float64]]]:
     delimiter = delimiter_of(path)
     width = len(column_names(path))
     separator = " " if delimiter == "\t" else delimiter
-    with _text(path) as file, warnings.catch_warnings():
+    with open_text(path) as file, warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)  # numpy's only word on text left over
         file.readline()
         for number, line in enumerate(file, start=2):
@@ -182,13 +201,15 @@ def numbers(path: Path) -> Iterator[tuple[str, NDArray[np.float64]]]:
                 values = np.fromstring(rest, dtype=np.float64, sep=separator)
             except (DeprecationWarning, ValueError):
                 values = np.zeros(0)
-            if len(values) != width:
-                raise _bad_line(path, number, _bare(name), rest.split(delimiter), width)
+            # numpy takes two tabs for one: an empty cell would let the others move up.
+            n_tabs = rest.rstrip().count("\t") if delimiter == "\t" else width - 1
+            if len(values) != width or n_tabs != width - 1:
+                raise _bad_line(path, number, rest.split(delimiter), width)
             yield _bare(name), values
 
 
-def _bad_line(path: Path, number: int, name: str, words: list[str], width: int) -> SourceError:
-    place = f"{path}: line {number} ({name})"
+def _bad_line(path: Path, number: int, words: list[str], width: int) -> SourceError:
+    place = f"{path}: line {number}"  # not by its name: it goes on record, where no barcode may
     if len(words) != width:
         return SourceError(f"{place} has {len(words)} values, expected {width}")
     wrong = next((word.strip() for word in words if not _is_number(word)), "an empty cell")
@@ -204,7 +225,12 @@ def _is_number(word: str) -> bool:
 
 
 @contextmanager
-def _text(path: Path) -> Generator[IO[str]]:
+def open_text(path: Path) -> Generator[IO[str]]:
+    """A text file open for reading, unzipped where it is gzipped.
+
+    Raises:
+        SourceError: it is no text in UTF-8, or cannot be read to its end.
+    """
     try:
         with path.open("rb") as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
@@ -221,7 +247,7 @@ def _text(path: Path) -> Generator[IO[str]]:
 
 def delimiter_of(path: Path) -> str:
     """The delimiter of the second line: a line of numbers shows it best."""
-    with _text(path) as file:
+    with open_text(path) as file:
         lines = file.readline(), file.readline()
     line = lines[1] or lines[0]
     counts = {delimiter: line.count(delimiter) for delimiter in ("\t", ",", ";")}
@@ -239,7 +265,3 @@ def _words(line: str, delimiter: str) -> list[str]:
 
 def _bare(word: str) -> str:
     return word.strip().strip('"')
-
-
-def _first(names: Names) -> str:
-    return ", ".join(str(name) for name in names[:5])

@@ -15,8 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ...platform.errors import SourceError, did_you_mean
-from .annotations import as_names
-from .compressed import REPEATS, CompressedMatrix
+from .annotations import as_names, member
+from .compressed import REPEATS, CompressedMatrix, is_packed
 from .h5ad import open_hdf5
 from .protocol import INDEX, Layer, Names, RawBlock, Triplets, sample_rows
 
@@ -65,14 +65,20 @@ class TenxH5Source:
         with open_hdf5(self.path) as file:
             group = self._group(file)
             n_genes = len(self._kept(group))
-            n_stored = int(_part(group, "data").shape[0])
+            values = _part(group, "data")
+            n_stored = int(values.shape[0])
             if n_genes == 0:
                 raise SourceError(
                     f"{self.path}: holds no feature of type {self.feature_type}: "
                     f"it has {listed_types(_column(group, 'feature_type'))}"
                 )
             name = "matrix" if self.genome is None else self.genome
-            return [Layer(name=name, n_genes=n_genes, order="rows", n_stored=n_stored)]
+            return [
+                Layer(
+                    name=name, n_genes=n_genes, order="rows", n_stored=n_stored,
+                    packed=is_packed(values),
+                )
+            ]  # fmt: skip
 
     def genes(self, layer: str) -> dict[str, Names]:
         """Ids first, then names, as far as they are there."""
@@ -173,8 +179,9 @@ def matrices(file: Any) -> list[str]:
     """Names of the groups of an open HDF5 file that are 10x matrices."""
     return [
         str(name)
-        for name, item in file.items()
-        if isinstance(item, h5py.Group) and {"barcodes", "data", "indptr"} <= set(item)
+        for name in file
+        if isinstance(item := member(file, str(name)), h5py.Group)
+        and {"barcodes", "data", "indptr"} <= set(item)
     ]
 
 
@@ -211,17 +218,17 @@ def _genomes(file: Any) -> list[str]:
 
 def _column(group: Any, name: str) -> Names | None:
     """A column of the features: id, name, feature_type or genome; None where there is none."""
-    features = group.get("features")
+    features = member(group, "features")
     if isinstance(features, h5py.Group):
-        item = features.get(name)
+        item = member(features, name)
     else:
         place = {"id": "genes", "name": "gene_names"}.get(name)
-        item = group.get(place) if place else None
+        item = member(group, place) if place else None
     return as_names(item[:]) if isinstance(item, h5py.Dataset) else None
 
 
 def _part(group: Any, name: str) -> Any:
-    item = group.get(name)
+    item = member(group, name)
     if not isinstance(item, h5py.Dataset) or item.ndim != 1:
         raise SourceError(f"{group.file.filename}: {group.name} has no list {name!r}")
     return item

@@ -177,7 +177,19 @@ class TenxMtxSource:
 
     @contextmanager
     def open_member(self, *names: str) -> Generator[IO[bytes]]:
-        """The file of one of these names, gzipped or not, in the folder or the tar."""
+        """The file of one of these names, gzipped or not, in the folder or the tar.
+
+        Raises:
+            SourceError: there is not one, or it cannot be read to where its reader got.
+        """
+        try:
+            with self._member(*names) as file:
+                yield file
+        except UNREADABLE as error:
+            raise SourceError(f"{self.path}: {names[0]} is damaged: {error}") from error
+
+    @contextmanager
+    def _member(self, *names: str) -> Generator[IO[bytes]]:
         wanted = [name + end for name in names for end in ("", ".gz")]
         if self.path.is_dir():
             found = [path for name in wanted for path in sorted(self.path.rglob(name))]

@@ -38,7 +38,7 @@ def tags_of(seed: int, names: Any = TAGS, n_cells: int = N_CELLS) -> FeatureBatc
         var=pa.table(var),
         indptr=matrix.indptr.astype(np.int64),
         indices=matrix.indices.astype(np.int32),
-        counts=matrix.data.astype(np.uint32),
+        values=matrix.data.astype(np.uint32),
     )
 
 
@@ -123,7 +123,7 @@ def test_a_companion_gives_back_what_was_written(
         var=var,
         indptr=matrix.indptr.astype(np.int64),
         indices=matrix.indices.astype(np.int32),
-        counts=matrix.data.astype(np.uint32),
+        values=matrix.data.astype(np.uint32),
     )
     batch = made_batch(n_cells, 5, seed=0) if n_cells else made_batch(1, 5, seed=0)
     if not n_cells:
@@ -131,7 +131,7 @@ def test_a_companion_gives_back_what_was_written(
             var=var,
             indptr=np.array([0, 0]),
             indices=given_.indices,
-            counts=given_.counts,
+            values=given_.values,
         )
     folder = tmp_path_factory.mktemp("companion") / "s-0"
     record = write_segment(
@@ -159,7 +159,7 @@ def test_a_companion_gives_back_what_was_written(
     ("change", "message"),
     [
         ({"var": pa.table({"feature_id": ["a", "a"]})}, "a feature appears twice"),
-        ({"counts": np.array([1, 0], dtype=np.uint32)}, "stored count is 0"),
+        ({"values": np.array([1, 0], dtype=np.uint32)}, "stored count is 0"),
         ({"indices": np.array([1, 1], dtype=np.int32)}, "holds a feature twice"),
     ],
 )
@@ -168,7 +168,7 @@ def test_features_that_contradict_themselves_are_refused(change: Any, message: s
         "var": pa.table({"feature_id": ["a", "b"]}),
         "indptr": np.array([0, 2]),
         "indices": np.array([0, 1], dtype=np.int32),
-        "counts": np.array([1, 2], dtype=np.uint32),
+        "values": np.array([1, 2], dtype=np.uint32),
     }
     with pytest.raises(CorpusError, match=message):
         FeatureBatch(**{**sound, **change}).canonical()

@@ -225,7 +225,7 @@ def _proteins(segment_id: str, n_cells: int, n_proteins: int) -> FeatureBatch:
         var=pa.table({"feature_id": [f"CD{number}" for number in range(n_proteins)]}),
         indptr=matrix.indptr.astype(np.int64),
         indices=matrix.indices.astype(np.int32),
-        counts=matrix.data.astype(np.uint32),
+        values=matrix.data.astype(np.uint32),
     )
 
 

@@ -65,7 +65,7 @@ def test_a_missing_file_is_refused_and_the_rest_found(tmp_path: Path):
         source=(SourceEntry(path="nowhere.h5ad"), SourceEntry(path="a.csv")), folder=tmp_path
     )
     candidates = [Candidate(entry=entry) for entry in plan.source]
-    find_files(candidates, plan, Settings(), gene_reference="g")
+    find_files(candidates, plan, Settings(), gene_reference="g", staging=tmp_path / "staging")
     assert candidates[0].outcome is not None and candidates[0].outcome.status == "refused"
     assert candidates[0].source_id == "nowhere"
     assert candidates[1].path == tmp_path / "a.csv" and candidates[1].recipe_hash
@@ -75,7 +75,8 @@ def test_a_missing_file_is_refused_and_the_rest_found(tmp_path: Path):
 def test_a_missing_resource_is_refused(tmp_path: Path, resource: str):
     plan = SourcesFile(source=(SourceEntry(resource=resource),), folder=tmp_path)
     candidates = [Candidate(entry=entry) for entry in plan.source]
-    find_files(candidates, plan, Settings(home=tmp_path), gene_reference="g")
+    settings, staging = Settings(home=tmp_path), tmp_path / "staging"
+    find_files(candidates, plan, settings, gene_reference="g", staging=staging)
     assert candidates[0].outcome is not None and "no-such-resource" in str(
         candidates[0].outcome.error
     )

@@ -25,6 +25,7 @@ from cytolake.ingest.doublets import (
     with_doublets,
 )
 from cytolake.ingest.judging import units_of
+from cytolake.ingest.pipeline import Pipeline
 from cytolake.ingest.quality import Thresholds
 from cytolake.ingest.rules import DoubletRules
 from cytolake.ingest.scrublet import scrublet, valley
@@ -268,7 +269,7 @@ def test_an_ingest_scores_between_the_passes_and_a_restart_scores_nothing_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(job, "_prepare_and_commit", killed)
+        patched.setattr(Pipeline, "_prepare_and_commit", killed)
         ingested(entries[0])
     monkeypatch.setattr(doublets_module, "scrublet", killed)
     (done,) = ingested(entries[0])

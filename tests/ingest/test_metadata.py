@@ -59,6 +59,8 @@ def test_a_number_as_a_name_has_no_decimals():
 def test_a_column_in_both_tables_is_refused():
     with pytest.raises(SourceError, match="'kind' is in obs and in the metadata"):
         join_columns(pa.table({"kind": [1]}), pa.table({"kind": [2]}))
+    none = pa.table({"disease": pa.array([], pa.string())})
+    assert join_columns(pa.table({}), none).column_names == ["disease"]  # asked of no cell
 
 
 def test_a_mapping_from_a_missing_column_is_refused_with_the_nearest():

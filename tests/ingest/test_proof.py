@@ -7,11 +7,12 @@ import pytest
 from cytolake.ingest.proof import checked_counts, choose_layer, count_offence
 from cytolake.ingest.sources.memory import MemorySource
 from cytolake.platform.errors import NotRawCountsError, SourceError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
 
+@settings(deadline=None)  # the first call compiles
 @given(st.lists(st.floats(width=32) | st.integers(0, 9).map(float), max_size=20))
 def test_the_first_value_that_is_no_count_is_found(values: Any):
     def is_count(value: Any):

@@ -61,6 +61,17 @@ def write(tmp_path: Path, text: str):
             '[[source]]\npath = "a"\nquality = { min_counts = 9, max_counts = 8 }',
             "no cell would be kept",
         ),
+        ('[[source]]\npath = "a"\nkind = "bulks"', "kind"),
+        (
+            '[[source]]\npath = "a"\nkind = "bulk"\n[source.doublets]\nseed = 1',
+            "a bulk sample is none: leave",
+        ),
+        ('[[source]]\npath = "a"\nexpected_counts = "round"', 'set kind = "bulk"'),
+        (
+            '[[source]]\npath = "a"\nkind = "bulk"\nexpected_counts = "round"\n'
+            'recover = "log1p_cp10k"',
+            "give `recover` or `expected_counts`, not both",
+        ),
         ("source = []", "source"),
         ("[[source", "not valid TOML"),
     ],
@@ -167,3 +178,46 @@ def test_values_of_a_filter_are_words_as_a_column_of_text_holds_them(tmp_path: P
 def test_the_shipped_descriptions_are_understood(name: str):
     with_path = Path(str(files("cytolake") / "ingest" / "demo" / name))
     assert len(load_sources(with_path).source) >= 3
+
+
+OFF = {"total_counts_sd": None, "mitochondrial_sd": None, "mutational_burden": False}
+ON = {"total_counts_sd": 3.0, "mitochondrial_sd": 3.0, "mutational_burden": True}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, OFF),
+        ({"quality": {"min_genes": 3}}, OFF),
+        ({"quality": {"total_counts_sd": 3}}, OFF | {"total_counts_sd": 3.0}),
+        ({"quality": {"min_counts": 5}}, OFF | {"total_counts_sd": 3.0}),
+        ({"quality": {"max_mito_fraction": 0.5}}, OFF | {"mitochondrial_sd": 3.0}),
+        ({"quality": {"method": "mad"}}, ON | {"mutational_burden": False}),
+        ({"quality": {"mutational_burden": True}}, OFF | {"mutational_burden": True}),
+        ({"mutational_burden": {"reason": "cell lines"}}, OFF | {"mutational_burden": True}),
+        ({"quality": QualityRules(total_counts_sd=3.0)}, OFF | {"total_counts_sd": 3.0}),
+    ],
+)
+def test_rules_that_only_cells_bear_out_are_off_for_bulk_unless_they_are_set(
+    given: Any, expected: Any
+):
+    entry = SourceEntry.model_validate({"path": "a", "kind": "bulk", **given})
+    assert {name: getattr(entry.quality, name) for name in OFF} == expected
+    assert SourceEntry.model_validate_json(entry.model_dump_json()) == entry
+    cells = SourceEntry.model_validate({"path": "a", **given})
+    assert cells.quality.mutational_burden and cells.quality.total_counts_sd == 3.0
+
+
+def test_bulk_and_proteins_are_part_of_the_recipe_only_where_they_are_set():
+    def hashed(measured: str | None = None, **values: Any):
+        entry = SourceEntry(path="a", **values)
+        return recipe_hash(
+            entry, gene_reference="r", metadata_sha256=None, proteins_sha256=measured
+        )
+
+    bare = recipe_hash(SourceEntry(path="a"), gene_reference="r", metadata_sha256=None)
+    assert hashed() == hashed(kind="cells") == bare
+    bulk = hashed(kind="bulk")
+    different = {bare, bulk, hashed(kind="bulk", expected_counts="round"), hashed("x"), hashed("y")}
+    assert len(different) == 5
+    assert hashed("x", proteins="p.csv") == hashed("x", proteins="q.csv")

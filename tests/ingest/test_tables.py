@@ -7,7 +7,7 @@ import pytest
 from cytolake.corpus.genes import GeneReference
 from cytolake.ingest.harmonise import n_recognised
 from cytolake.ingest.sources.spool import spool
-from cytolake.ingest.sources.tables import open_table
+from cytolake.ingest.sources.tables import open_table, with_parts
 from cytolake.platform.errors import NoGenesError, SourceError
 
 COUNTS = np.array([[0, 3, 1], [2, 0, 0], [0, 7, 0], [5, 0, 70000]])  # cells x genes
@@ -65,7 +65,7 @@ def test_a_table_of_other_things_is_refused_with_both_sides(tmp_path: Path, reco
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("c9,1,2", r"line 6 \(c9\) has 2 values, expected 3"),
+        ("c9,1,2", r"line 6 has 2 values, expected 3"),
         ("c9,1,2,3,4", "has 4 values, expected 3"),
         ("c9,1,two,3", "holds 'two', expected a number"),
         ("c9,1,,3", "expected a number"),
@@ -82,6 +82,14 @@ def test_a_bad_line_is_refused_with_its_number(
         list(source.triplets("table"))
 
 
+def test_an_empty_cell_between_tabs_moves_no_value(tmp_path: Path, recognise: Any):
+    path = tmp_path / "t.tsv"
+    path.write_text("x\tG1\tG2\tG3\nc1\t1\t2\t3\nc2\t4\t\t5\t6\n")
+    source = open_table(path, "cells_x_genes", recognise)
+    with pytest.raises(SourceError, match=r"line 3 has 4 values, expected 3"):
+        list(source.triplets("table"))
+
+
 def test_a_cut_gzip_is_refused(tmp_path: Path, recognise: Any):
     path = tmp_path / "t.csv.gz"
     text = text_of(COUNTS.repeat(500, axis=0), [f"c{i}" for i in range(2000)], GENES, ",", True,
@@ -89,6 +97,29 @@ def test_a_cut_gzip_is_refused(tmp_path: Path, recognise: Any):
     path.write_bytes(gzip.compress(text.encode())[:-200])
     with pytest.raises(SourceError, match="cannot be read to its end"):
         list(open_table(path, "cells_x_genes", recognise).triplets("table"))
+
+
+@pytest.mark.parametrize("genes_down", [True, False], ids=["genes down", "cells down"])
+def test_names_of_two_parts_are_offered_by_part_and_tell_the_way_round(
+    tmp_path: Path, recognise: Any, genes_down: bool
+):
+    path = tmp_path / "t.tsv"
+    joined = ["G1|101", "?|7", "G3|103"]
+    table, rows, columns = (COUNTS.T, joined, CELLS) if genes_down else (COUNTS, CELLS, joined)
+    path.write_text(text_of(table, rows, columns, "\t", True, False))
+    source = open_table(path, None, recognise)
+    assert source.barcodes().tolist() == CELLS
+    genes = {name: names.tolist() for name, names in source.genes("table").items()}
+    parts = {"part 1": ["G1", "?", "G3"], "part 2": ["101", "7", "103"]}
+    assert genes == {"index": joined, **parts}
+
+
+def test_names_few_of_which_have_parts_are_taken_as_they_stand():
+    names = np.array(["G1", "HLA|A", "G3"], dtype=object)
+    assert list(with_parts(names)) == ["index"]
+    mixed = with_parts(np.array(["G1|1", "N_unmapped", "G3|3"], dtype=object))
+    assert mixed["part 2"].tolist() == ["1", "N_unmapped", "3"]
+    assert list(with_parts(np.array([], dtype=object))) == ["index"]
 
 
 def test_prose_is_no_table(tmp_path: Path, recognise: Any):
