@@ -86,12 +86,14 @@ class Pipeline:
         waiting = [i for i, candidate in enumerate(candidates) if candidate.outcome is None]
         while waiting:
             tasks = [self._survey_task(i, candidates[i]) for i in waiting]
-            for answer in self.carry("survey", tasks):
-                candidate = candidates[answer["source"]]
-                if "error" in answer:
-                    candidate.refuse(answer["error"])
-                else:
-                    candidate.survey = Survey.model_validate_json(answer["survey"])
+            with progress("surveying", len(tasks), "sources", console=self.console) as bar:
+                for answer in self.carry("survey", tasks):
+                    candidate = candidates[answer["source"]]
+                    bar.advance(1)
+                    if "error" in answer:
+                        candidate.refuse(answer["error"])
+                    else:
+                        candidate.survey = Survey.model_validate_json(answer["survey"])
             waiting = [i for i in waiting if candidates[i].outcome is None]
             again = self._measure(candidates, waiting)
             for i in waiting:
@@ -112,10 +114,8 @@ class Pipeline:
         failed: set[int] = set()
         with progress("testing every value", n_cells, "cells", console=self.console) as bar:
             for answer in self.carry("measure", tasks):
-                candidate, unit = (
-                    candidates[answer["source"]],
-                    Unit.model_validate_json(answer["unit"]),
-                )
+                candidate = candidates[answer["source"]]
+                unit = Unit.model_validate_json(answer["unit"])
                 bar.advance(unit.stop - unit.start)
                 if "error" in answer:
                     candidate.refuse(answer["error"])
@@ -181,10 +181,8 @@ class Pipeline:
                 tasks += [_unit_task(i, survey, unit) | more for unit in units_of(survey)]
         with progress("writing segments", n_cells, "cells", console=self.console) as bar:
             for answer in self.carry("prepare", tasks):
-                candidate, unit = (
-                    candidates[answer["source"]],
-                    Unit.model_validate_json(answer["unit"]),
-                )
+                candidate = candidates[answer["source"]]
+                unit = Unit.model_validate_json(answer["unit"])
                 bar.advance(unit.stop - unit.start)
                 if "error" in answer:
                     candidate.refuse(answer["error"])

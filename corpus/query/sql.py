@@ -86,8 +86,7 @@ class SqlEngine:
     def _interruptible(self, work: Callable[[], pa.Table]) -> pa.Table:
         """Work aside, so that a Ctrl-C ends it: DuckDB 2.0 itself missed 5 of 22.
 
-        Connecting and making views are aside, too: where a statement of theirs ran on the main
-        thread, DuckDB swallowed the signal, and the query went on.
+        Connecting and making views are aside, too, so that it may come at any moment.
         """
         if threading.current_thread() is not threading.main_thread():  # no Ctrl-C comes here
             return work()

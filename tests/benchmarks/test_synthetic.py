@@ -206,12 +206,12 @@ def test_the_kernel_draws_what_the_plain_oracle_draws(
     spread_kg = (draw.uniform(0, 0.2, (2, n_genes)) ** 2).astype(np.float32)
     often = np.array([1], dtype=np.int64)
     direct = draw.integers(0, 3, (len(cells), 1))
-    type_c, size_c, n_proposals_c, key_c = (np.array(column) for column in zip(*cells, strict=True))
+    type_c, size_c, n_proposals_c, keys = (list(column) for column in zip(*cells, strict=True))
     indptr, indices, counts = draw_counts(
-        type_c,
-        size_c,
-        n_proposals_c,
-        key_c.astype(np.uint64),
+        np.array(type_c),
+        np.array(size_c),
+        np.array(n_proposals_c),
+        np.array(keys, dtype=np.uint64),  # as int64 some would be floats first
         often,
         direct,
         alias_kg,

@@ -174,13 +174,18 @@ def test_a_query_without_end_stops_at_ctrl_c_and_the_next_one_runs(
     attacked: Corpus, delay: float, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Also where it meets the making of views; and DuckDB's own bar is not in our output."""
+    # A job in the background is born with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     corpus = Corpus.open(attacked.folder)
     endless = "SELECT sum(a.range * b.range) + (SELECT count(*) FROM cells) FROM "
     endless += "range(10000000) a, range(10000000) b"
     press = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        press.start()
-        corpus.sql(endless)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            press.start()
+            corpus.sql(endless)
+    finally:
+        signal.signal(signal.SIGINT, before)
     press.join()
     assert corpus.sql("SELECT count(*) FROM cells").num_rows == 1
     assert capfd.readouterr().out == ""

@@ -58,7 +58,7 @@ def test_the_user_may_say_which_way_round(tmp_path: Path, recognise: Any):
 def test_a_table_of_other_things_is_refused_with_both_sides(tmp_path: Path, recognise: Any):
     path = tmp_path / "t.csv"
     path.write_text(text_of(COUNTS, CELLS, ["x", "y", "z"], ",", True, False))
-    with pytest.raises(NoGenesError, match=r"first column \(c1, c2.*first line \(x, y, z\)"):
+    with pytest.raises(NoGenesError, match=r"first column .*A0.*first line .*A"):
         open_table(path, None, recognise)
 
 
