@@ -6,7 +6,6 @@ that scores do not depend on the size of units. Array suffix: c cell (row of the
 """
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,13 +20,12 @@ from scipy import sparse
 
 from ..platform.configuration import Configuration
 from ..platform.errors import SourceError
-from ..platform.faults import durable
-from ..platform.storage import publish, storing_in, sync_file
 from .judging import judge_unit, units_of
 from .metadata import as_text
 from .quality import Thresholds
 from .rules import DoubletRules
 from .scrublet import scrublet, valley
+from .staging import leaving
 from .survey import Opened
 
 SCORE = "doublet_score"
@@ -153,7 +151,9 @@ def score_sample(opened: Opened, number: int, thresholds: Thresholds) -> SampleS
         skipped=skipped,
     )
     table = pa.table({"row": rows, "score": score_c, "doublet": called})
-    _leave(table.replace_schema_metadata({"sample": done.model_dump_json()}), path)
+    with leaving(path, "doublets") as unfinished:
+        noted = table.replace_schema_metadata({"sample": done.model_dump_json()})
+        feather.write_feather(noted, unfinished)
     return done
 
 
@@ -249,13 +249,3 @@ def _unfit(n_cells: int, rules: DoubletRules) -> str | None:
 def _note_in(path: Path) -> str:
     metadata = feather.read_table(path).schema.metadata
     return json.dumps(json.loads(metadata[b"sample"]) | {"path": str(path)})
-
-
-def _leave(table: pa.Table, path: Path) -> None:
-    with storing_in(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        with durable("doublets/write"):
-            feather.write_feather(table, unfinished)
-            sync_file(unfinished)
-        publish(unfinished, path, "doublets")

@@ -24,8 +24,7 @@ from ..corpus.payload.verification import verify_segment
 from ..corpus.payload.writing import write_segment
 from ..platform.configuration import Configuration
 from ..platform.errors import NotRawCountsError
-from ..platform.faults import durable
-from ..platform.storage import publish, remove_durably, storing_in, sync_file
+from ..platform.storage import remove_durably
 from .companions import tested
 from .doublets import RowScores, read_scores, score_column
 from .judging import (
@@ -39,6 +38,7 @@ from .judging import (
 )
 from .quality import DUPLICATE, CellMeasures, Thresholds, join_measures, measure
 from .sources.companions import Companion
+from .staging import leaving
 from .survey import Opened, Survey
 
 _VERDICT = 2
@@ -103,13 +103,8 @@ def measure_unit(opened: Opened, unit: Unit) -> Path:
             "passes": np.concatenate([np.zeros(0, dtype=bool), *(ok for _, _, ok in parts)]),
         }
     )
-    with storing_in(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        with durable("measures/write"):
-            feather.write_feather(table, unfinished)
-            sync_file(unfinished)
-        publish(unfinished, path, "measures")
+    with leaving(path, "measures") as unfinished:
+        feather.write_feather(table, unfinished)
     return path
 
 

@@ -4,7 +4,6 @@ Knows surveys and rows of counts; knows no rule and no segment. Of a source that
 nothing is kept: reading it twice costs less than a copy.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ..platform.faults import durable
-from ..platform.storage import publish, storing_in, sync_file
+from .staging import leaving
 
 _HALF = np.uint32(16)
 
@@ -45,16 +43,10 @@ def keeping(path: Path, counts: Iterable[Counts], n_names: int) -> Iterator[Coun
         StorageError: the disk says no.
     """
     schema = _schema(n_names)
-    with storing_in(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        with durable("unpacked/write"):
-            with pa.ipc.new_file(unfinished, schema) as file:
-                for some in counts:
-                    file.write_batch(_batch(some, schema))
-                    yield some
-            sync_file(unfinished)
-        publish(unfinished, path, "unpacked")
+    with leaving(path, "unpacked") as unfinished, pa.ipc.new_file(unfinished, schema) as file:
+        for some in counts:
+            file.write_batch(_batch(some, schema))
+            yield some
 
 
 def kept(path: Path, n_names: int) -> Iterator[Counts]:

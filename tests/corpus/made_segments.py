@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from cytolake.corpus.cells import CellBatch
 from cytolake.corpus.content import content_hashes, content_keys
+from cytolake.corpus.payload.verification import verify_segment
 from cytolake.corpus.payload.writing import write_segment
 
 
@@ -119,3 +120,19 @@ def retold(folder: Path, name: str, column: str, change: Callable[[list[Any]], A
     values = change(table.column(column).to_pylist())
     new = pa.array(values, table.schema.field(column).type)
     pq.write_table(table.set_column(place, table.schema.field(column), new), folder / name)
+
+
+def check_each_file_is_missed(sound: Path, part: str, tmp_path: Path) -> None:
+    """Every flipped bit and lost file of a part of a segment is found, one at a time."""
+    names = [name for name in files_of(sound) if name.startswith(part)]
+    assert len(names) > 8
+    seal = record_sha256(sound)
+    for number, name in enumerate(names):
+        folder = copied(sound, tmp_path / str(number))
+        data = bytearray((folder / name).read_bytes())
+        if data:
+            data[len(data) // 2] ^= 4
+            (folder / name).write_bytes(data)
+            assert verify_segment(folder, deep=True, sha256=seal), name
+        (folder / name).unlink()
+        assert verify_segment(folder, sha256=seal), name

@@ -11,7 +11,6 @@ from cytolake.corpus.upkeep.remaking import Prepared
 from cytolake.platform.errors import DamageError
 from cytolake.platform.session import ray_session
 from cytolake.platform.settings import Settings
-from cytolake.tests.faults.commands import ingest_source
 from cytolake.tests.faults.killing import state_of
 
 pytestmark = pytest.mark.slow
@@ -21,15 +20,6 @@ pytestmark = pytest.mark.slow
 def session() -> Iterator[None]:
     with ray_session(n_cpus=2):
         yield
-
-
-@pytest.fixture
-def two(tmp_path: Path) -> Corpus:
-    """Two sources of two segments of 24 cells each."""
-    corpus = Corpus.create(tmp_path / "corpus")
-    for name in ("blood", "lung"):
-        ingest_source(corpus, name)
-    return Corpus.open(tmp_path / "corpus")
 
 
 def test_a_compaction_through_ray_keeps_every_cell(two: Corpus, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from cytolake.corpus.cell_rows import in_tables, rows_to_cells
 from cytolake.corpus.store import Corpus
 from cytolake.platform.errors import CorpusError, NoCellsError
 from cytolake.platform.session import ray_session
-from cytolake.tests.faults.commands import ingest_source
 
 pytestmark = pytest.mark.slow
 
@@ -20,15 +19,6 @@ pytestmark = pytest.mark.slow
 def session() -> Iterator[None]:
     with ray_session(n_cpus=2):
         yield
-
-
-@pytest.fixture
-def two(tmp_path: Path) -> Corpus:
-    """Two sources of two segments of 24 cells each."""
-    corpus = Corpus.create(tmp_path / "corpus")
-    for name in ("blood", "lung"):
-        ingest_source(corpus, name)
-    return Corpus.open(tmp_path / "corpus")
 
 
 def rows_of(corpus: Corpus, **options: Any) -> tuple[list[dict[str, Any]], Any]:

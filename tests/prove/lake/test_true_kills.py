@@ -229,6 +229,7 @@ def test_a_killed_command_leaves_the_old_or_the_new_and_is_finished_by_itself(
 ) -> None:
     words = PREPARE[name](tmp_path / "start", tmp_path)
     told = kill_and_finish(name, words, tmp_path / "start", tmp_path)
+    assert told
     with capsys.disabled():
         print(f"\n{name}: {'; '.join(told)}")
 
@@ -237,5 +238,6 @@ def test_a_killed_ingest_with_its_ray_leaves_all_or_nothing_and_is_finished_by_i
     pbmc_sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = kill_and_finish("ingest", ["ingest", pbmc_sources], tmp_path / "start", tmp_path)
+    assert told
     with capsys.disabled():
         print(f"\ningest: {'; '.join(told)}")
