@@ -16,6 +16,7 @@ from ..platform.errors import ResourceError, StorageError
 from ..platform.storage import sha256_file, write_durably
 from .spellings import ensembl_id
 
+_COLUMNS = ("ensembl_id", "symbol", "biotype", "aliases", "previous", "entrez_id")
 _JOINED = "1"  # enters a joined table's name: to be raised when tables are joined otherwise
 
 
@@ -81,7 +82,7 @@ def joined_table(table: Path, others: Sequence[Path], folder: Path) -> Path:
     parts = [_JOINED, *(sha256_file(part) for part in (table, *others))]
     place = folder / f"genes-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:16]}.tsv.gz"
     if not place.is_file():
-        lines = ["ensembl_id\tsymbol\tbiotype\taliases\tprevious\tentrez_id"]
+        lines = ["\t".join(_COLUMNS)]
         for row in read_genes(table, *others):
             names = ("|".join(row.aliases), "|".join(row.previous))
             lines.append("\t".join((row.gene_id, row.symbol, row.biotype, *names, row.entrez_id)))
@@ -130,16 +131,22 @@ def _joined(rows: list[GeneRow], names: Iterator[_Names]) -> list[GeneRow]:
 def _genes(table: Path) -> Iterator[GeneRow]:
     lines = _lines(table)
     first = lines[0] if lines else ""
-    if first.startswith("ensembl_id\t"):
-        for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
-            gene_id = _id(row["ensembl_id"], table)
+    columns = first.split("\t")
+    if columns[0] == _COLUMNS[0] and {"symbol", "biotype"} <= set(columns):
+        known = [(columns.index(name) if name in columns else None) for name in _COLUMNS]
+        for line in filter(None, lines[1:]):
+            cells = line.split("\t")
+            given, symbol, biotype, aliases, previous, entrez_id = (
+                cells[place] if place is not None and place < len(cells) else "" for place in known
+            )
+            gene_id = _id(given, table)
             yield GeneRow(
                 gene_id=gene_id,
-                symbol=row["symbol"] or gene_id,
-                biotype=row["biotype"],
-                aliases=_split(row.get("aliases")),
-                previous=_split(row.get("previous")),
-                entrez_id=row.get("entrez_id") or "",
+                symbol=symbol or gene_id,
+                biotype=biotype,
+                aliases=_split(aliases),
+                previous=_split(previous),
+                entrez_id=entrez_id,
             )
     elif ensembl_id(first.partition(",")[0]) and first.count(",") >= 4:
         for given, symbol, _, _, biotype, *_ in csv.reader(lines):
@@ -199,4 +206,4 @@ def _id(text: str, table: Path) -> str:
 
 
 def _split(text: str | None) -> tuple[str, ...]:
-    return tuple(name for name in (text or "").split("|") if name)
+    return tuple(name for name in text.split("|") if name) if text else ()

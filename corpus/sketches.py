@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from .sparse_counts import column_starts
+from .sparse_counts import Columns, by_column
 
 PER = 10_000.0
 """Counts are measured per this many counts of the cell."""
@@ -69,7 +69,8 @@ class Binning:
             counts: raw counts, all > 0. Shape (n_nonzero,).
         """
         bins = _look_up(self.small, cells, counts)
-        bins[counts >= TABLE] = self.large_bins(cells, counts)
+        large = np.flatnonzero(counts >= TABLE)
+        bins[large] = self._computed(cells[large], counts[large])
         return bins
 
     def large_bins(
@@ -77,7 +78,10 @@ class Binning:
     ) -> NDArray[np.int16]:
         """The bins of those counts that no table holds, in their order. Shape (n_large,)."""
         large = np.flatnonzero(counts >= TABLE)
-        return _bin_of(counts[large], self.n_counts[cells[large]])
+        return self._computed(cells[large], counts[large])
+
+    def _computed(self, cells: NDArray[np.uint32], counts: NDArray[np.uint32]) -> NDArray[np.int16]:
+        return _bin_of(counts, self.n_counts[cells])
 
 
 def _bin_of(counts: NDArray[np.uint32], n_counts: NDArray[np.int64]) -> NDArray[np.int16]:
@@ -120,11 +124,21 @@ class Sketch:
             counts: raw counts, all > 0. Shape (n_nonzero,).
             n_counts: each cell's total, the denominator, > 0. Shape (n_cells,).
         """
-        cell_of = np.repeat(np.arange(len(indptr) - 1, dtype=np.uint32), np.diff(indptr))
-        bins = Binning.of(n_counts).bins(cell_of, counts)
-        starts = column_starts(indices, len(gene_ids))
-        sorted_bins = _sort_by_gene(indices, bins, starts)
-        ends, used, n_values = _count_bins(starts, sorted_bins)
+        return cls.by_gene(gene_ids, by_column((indptr, indices, counts), len(gene_ids)), n_counts)
+
+    @classmethod
+    def by_gene(
+        cls, gene_ids: NDArray[np.object_], columns: Columns, n_counts: NDArray[np.int64]
+    ) -> "Sketch":
+        """Sketch some cells whose counts lie by gene.
+
+        Args:
+            gene_ids: the gene list. Shape (n_genes,).
+            columns: raw counts, all > 0, by gene.
+            n_counts: each cell's total, the denominator, > 0. Shape (n_cells,).
+        """
+        bins = Binning.of(n_counts).bins(columns.rows, columns.values)
+        ends, used, n_values = _count_bins(columns.starts, bins)
         return cls(gene_ids=gene_ids, indptr=ends, bins=used, n_values=n_values)
 
     @classmethod
@@ -204,26 +218,14 @@ def _look_up(
 
 
 @numba.njit(cache=True, nogil=True)
-def _sort_by_gene(
-    indices: NDArray[np.int32], bins: NDArray[np.int16], starts: NDArray[np.int64]
-) -> NDArray[np.int16]:  # pragma: no cover - compiled
-    free = starts[:-1].copy()
-    out = np.empty(len(bins), dtype=np.int16)
-    for place in range(len(indices)):
-        gene = indices[place]
-        out[free[gene]] = bins[place]
-        free[gene] += 1
-    return out
-
-
-@numba.njit(cache=True, nogil=True)
 def _count_bins(
     starts: NDArray[np.int64], bins: NDArray[np.int16]
 ) -> tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.int64]]:  # pragma: no cover - compiled
     n_genes = len(starts) - 1
     ends = np.zeros(n_genes + 1, dtype=np.int64)
-    used = np.empty(len(bins), dtype=np.int16)
-    n_values = np.empty(len(bins), dtype=np.int64)
+    room = 16 * n_genes + N_BINS
+    used = np.empty(room, dtype=np.int16)
+    n_values = np.empty(room, dtype=np.int64)
     tally = np.zeros(N_BINS, dtype=np.int64)
     n_used = 0
     for gene in range(n_genes):
@@ -232,6 +234,9 @@ def _count_bins(
             slot = bins[place] - LOWEST_BIN
             tally[slot] += 1
             low, high = min(low, slot), max(high, slot)
+        if n_used + N_BINS > len(used):
+            used = np.concatenate((used, np.empty(len(used), dtype=np.int16)))
+            n_values = np.concatenate((n_values, np.empty(len(n_values), dtype=np.int64)))
         for slot in range(low, high + 1):
             if tally[slot]:
                 used[n_used] = slot + LOWEST_BIN

@@ -102,7 +102,9 @@ def by_column(rows: Rows, n_columns: int) -> Columns:
     """Turn rows into columns, by a counting sort."""
     indptr, indices, values = rows
     starts = column_starts(indices, n_columns)
-    row_of, turned = _turned(indptr, indices, values, starts)
+    # numpy's own large arrays lie in large pages, which halves the time of scattered writes.
+    row_of, turned = np.empty(len(indices), dtype=np.uint32), np.empty_like(values)
+    _turn(indptr, indices, values, starts[:-1].copy(), row_of, turned)
     return Columns(starts=starts, rows=row_of, values=turned)
 
 
@@ -122,22 +124,21 @@ def _count(
 
 
 @numba.njit(cache=True, nogil=True)
-def _turned(
+def _turn(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
     values: NDArray[Any],
-    starts: NDArray[np.int64],
-) -> tuple[NDArray[np.uint32], NDArray[Any]]:  # pragma: no cover - compiled
-    free = starts[:-1].copy()
-    row_of = np.empty(len(indices), dtype=np.uint32)
-    turned = np.empty_like(values)
+    free: NDArray[np.int64],
+    row_of: NDArray[np.uint32],
+    turned: NDArray[Any],
+) -> None:  # pragma: no cover - compiled
+    """Put each value to the next free place of its column."""
     for row in range(len(indptr) - 1):
         for place in range(indptr[row], indptr[row + 1]):
             into = free[indices[place]]
             free[indices[place]] = into + 1
             row_of[into] = row
             turned[into] = values[place]
-    return row_of, turned
 
 
 @numba.njit(cache=True, nogil=True)
@@ -149,15 +150,4 @@ def row_sums(
     for row in range(len(sums)):
         for place in range(indptr[row], indptr[row + 1]):
             sums[row] += counts[place]
-    return sums
-
-
-@numba.njit(cache=True, nogil=True)
-def column_sums(
-    indices: NDArray[np.int32], counts: NDArray[Any], n_columns: int
-) -> NDArray[np.int64]:  # pragma: no cover - compiled
-    """Each column's sum. Shape (n_columns,)."""
-    sums = np.zeros(n_columns, dtype=np.int64)
-    for place in range(len(indices)):
-        sums[indices[place]] += counts[place]
     return sums

@@ -219,9 +219,8 @@ def _counts_of_sample(
     """
     number_c = samples_of(opened).number_c
     rows: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]
-    parts: list[sparse.csr_matrix] = [
-        sparse.csr_matrix((0, len(opened.genes.gene_ids)), dtype=np.int64)
-    ]
+    n_genes = len(opened.genes.gene_ids)
+    parts: list[sparse.csr_matrix] = [sparse.csr_matrix((0, n_genes), dtype=np.uint32)]
     for unit in units_of(opened.survey):
         if not (number_c[unit.start : unit.stop] == number).any():
             continue
@@ -231,7 +230,9 @@ def _counts_of_sample(
             if sum(map(len, rows)) > most:
                 parts = parts[:1]
             else:
-                parts.append(opened.genes.sum_genes(sparse.csr_matrix(cells.matrix[mine])))
+                indptr, indices, counts = opened.genes.sum_genes([(cells.matrix, mine)])
+                shape = (len(mine), n_genes)
+                parts.append(sparse.csr_matrix((counts, indices, indptr), shape=shape))
     return np.concatenate(rows), sparse.csr_matrix(sparse.vstack(parts, format="csr"))
 
 

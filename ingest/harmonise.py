@@ -3,6 +3,7 @@
 Array suffixes: c cell, g gene of the segment, n name in the source.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ..corpus.genes import OUTSIDE, GeneMapping, GeneReference
+from ..corpus.sparse_counts import Rows
 from ..corpus.spellings import ensembl_id, split_genome
 from ..platform.errors import NoGenesError, NotRawCountsError, SourceError, did_you_mean
 from .gene_notes import notes_of, other_species
@@ -83,28 +85,31 @@ class Harmonised:
         """Whether enough mitochondrial genes are measured for their fraction to mean something."""
         return int(self.mitochondrial_g.sum()) >= FEWEST_MITOCHONDRIAL
 
-    def sum_genes(self, matrix: sparse.csr_matrix) -> sparse.csr_matrix:
-        """Counts by name to counts by gene.
+    def sum_genes(self, parts: Sequence[tuple[sparse.csr_matrix, NDArray[np.int64]]]) -> Rows:
+        """Counts by name to counts by gene, ascending and unique in a row.
 
         Args:
-            matrix: integer counts, cells x names.
-
-        Returns:
-            Counts, cells x genes, uint32, indices ascending and unique in a row.
+            parts: raw counts, cells x names, and the rows of them to take; taken after each other.
 
         Raises:
             NotRawCountsError: the sum of names that are one gene is no count any more.
         """
-        n_genes = len(self.gene_ids)
-        indptr, indices, counts, largest = _sum_names(
-            matrix.indptr, matrix.indices, matrix.data, self.gene_of, n_genes
-        )
-        if largest > LARGEST_COUNT:
-            raise NotRawCountsError(
-                f"names of one gene sum to {largest} counts in a cell, expected {LARGEST_COUNT} "
-                "at most"
-            )
-        return sparse.csr_matrix((counts, indices, indptr), shape=(len(indptr) - 1, n_genes))
+        n_rows = sum(len(rows) for _, rows in parts)
+        most = sum(int(np.diff(matrix.indptr)[rows].sum()) for matrix, rows in parts)
+        indptr = np.zeros(n_rows + 1, dtype=np.int64)
+        indices, counts = np.empty(most, dtype=np.int32), np.empty(most, dtype=np.uint32)
+        room = _room(len(self.gene_ids))
+        done = 0
+        for matrix, rows in parts:
+            given = (matrix.indptr, matrix.indices, matrix.data, rows, self.gene_of)
+            largest = int(_sum_names(*given, *room, indptr[done:], indices, counts))
+            if largest > LARGEST_COUNT:
+                raise NotRawCountsError(
+                    f"names of one gene sum to {largest} counts in a cell, expected "
+                    f"{LARGEST_COUNT} at most"
+                )
+            done += len(rows)
+        return indptr, indices[: indptr[-1]], counts[: indptr[-1]]
 
 
 def choose_names(
@@ -257,28 +262,31 @@ _PLACE_OF[[((0x03F79D71B4CB0A89 << place) % 2**64) >> 58 for place in range(64)]
 (Leiserson, Prokop, Randall 1998, "Using de Bruijn Sequences to Index a 1 in a Computer Word")."""
 
 
+def _room(n_genes: int) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """What `_sum_names` works in: all 0, and 0 again when it is done."""
+    return np.zeros(n_genes, dtype=np.int64), np.zeros(n_genes // 64 + 1, dtype=np.uint64)
+
+
 @numba.njit(cache=True, nogil=True)
 def _sum_names(
     indptr: NDArray[Any],
     indices: NDArray[Any],
     counts: NDArray[Any],
+    rows: NDArray[np.int64],
     gene_of: NDArray[np.int32],
-    n_genes: int,
-) -> tuple[
-    NDArray[np.int64], NDArray[np.int32], NDArray[np.uint32], Any
-]:  # pragma: no cover - compiled
-    """Rows by name to rows by gene, ascending; and the largest sum.
+    of_gene: NDArray[np.int64],
+    marks: NDArray[np.uint64],
+    ends: NDArray[np.int64],
+    genes: NDArray[np.int32],
+    sums: NDArray[np.uint32],
+) -> Any:  # pragma: no cover - compiled
+    """Some rows by name to rows by gene, from `ends[0]` on; tell the largest sum.
 
     A row's genes are marked as bits and taken from there in order, in linear time.
     """
-    ends = np.zeros(len(indptr), dtype=np.int64)
-    genes = np.empty(len(indices), dtype=np.int32)
-    sums = np.empty(len(indices), dtype=np.uint32)
-    of_gene = np.zeros(n_genes, dtype=np.int64)
-    marks = np.zeros(n_genes // 64 + 1, dtype=np.uint64)
-    one, largest, n_stored = np.uint64(1), 0, 0
-    for row in range(len(indptr) - 1):
-        for place in range(indptr[row], indptr[row + 1]):
+    one, largest, n_stored = np.uint64(1), np.int64(0), ends[0]
+    for taken in range(len(rows)):
+        for place in range(indptr[rows[taken]], indptr[rows[taken] + 1]):
             gene = gene_of[indices[place]]
             of_gene[gene] += counts[place]
             marks[gene >> 6] |= one << np.uint64(gene & 63)
@@ -295,5 +303,5 @@ def _sum_names(
                 of_gene[gene] = 0
                 n_stored += 1
             marks[word] = 0
-        ends[row + 1] = n_stored
-    return ends, genes[:n_stored].copy(), sums[:n_stored].copy(), largest
+        ends[taken + 1] = n_stored
+    return largest

@@ -1,12 +1,11 @@
 """An ingest through Ray Data: sources in, commits out, by the driver only. Knows no format.
 
-Each kind of work is a Datasource of our own, whose blocks are small JSON rows: fingerprint the
+Each kind of work goes out as a Datasource of small JSON rows (`platform.tasks`): fingerprint the
 files, survey the sources, measure the units (pass 1), prepare the units (pass 2). In which order
 is known by `pipeline`.
 """
 
 import json
-import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pyarrow as pa
 from rich.console import Console
 
 from ..corpus.log.leases import lease
@@ -25,6 +23,7 @@ from ..corpus.store import Corpus
 from ..corpus.upkeep.sweeping import remove_named
 from ..platform.session import ray_session
 from ..platform.settings import Settings
+from ..platform.tasks import in_parallel, warm_up
 from ..platform.tracking import Tracker
 from .admission import Candidate, admit, check_replaced, find_files
 from .pipeline import Pipeline, waves
@@ -34,7 +33,7 @@ from .report import IngestReport, empty_receipt
 from .sources.formats import source_files
 from .sources_toml import SourcesFile
 from .survey import gene_table, load_reference
-from .work import carry_out
+from .work import carry_out, get_ready
 
 HASHED_AT_HOME = 2**31
 """Up to so many bytes the driver hashes the files itself: sooner done than Ray is started, which
@@ -85,7 +84,7 @@ def ingest(
                    console=console)  # fmt: skip
         large = sum(map(_size, candidates)) > HASHED_AT_HOME
         if large:
-            _open_ray(session, settings)
+            _open_ray(session, settings, reference)
         _fingerprint(candidates, at_home=not large)
         admit(candidates, Snapshot.load(corpus.folder), replaced=replace)
         for candidate in candidates:
@@ -94,7 +93,7 @@ def ingest(
         if any(candidate.outcome is None for candidate in candidates):
             session.enter_context(lease(corpus.folder))  # a vacuum spares what is staged
             remove_named(corpus.folder)
-            _open_ray(session, settings)
+            _open_ray(session, settings, reference)
             pipeline = Pipeline(
                 corpus=corpus,
                 plan=plan,
@@ -165,55 +164,18 @@ def _at_home(work: str, tasks: Sequence[dict[str, Any]]) -> Iterator[dict[str, A
 
 def _in_parallel(work: str, tasks: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Answers as they come, in any order; each task is a Ray task of its own."""
-    import ray.data
-
-    if not tasks:
-        return
-    given = [{"work": work, "task": json.dumps(task)} for task in tasks]
-    data = ray.data.read_datasource(_work_source(given), override_num_blocks=len(given))
-    for row in data.iter_rows():
+    for row in in_parallel(carry_out, [{"work": work, "task": json.dumps(task)} for task in tasks]):
         yield json.loads(row["result"])
 
 
-def _work_source(tasks: Sequence[dict[str, Any]]) -> Any:
-    """Tasks as a Datasource: reading a block of it carries a task out and gives its answer.
+def _open_ray(session: ExitStack, settings: Settings, reference: Path) -> None:
+    """Start Ray or join it, unless that is done; its workers get ready meanwhile."""
+    import ray
 
-    Paths and statistics go through Ray's blocks, never matrices. The class is made here, where Ray
-    is imported: an ingest that adds nothing has no need of it.
-    """
-    from ray.data import Datasource, ReadTask
-    from ray.data.block import BlockMetadata
-
-    def task_of(given: dict[str, Any]) -> ReadTask:
-        def read() -> list[pa.Table]:
-            return [pa.table({name: [value] for name, value in carry_out(given).items()})]
-
-        size = len(given["task"])
-        return ReadTask(
-            read, BlockMetadata(num_rows=1, size_bytes=size, input_files=None, exec_stats=None)
-        )
-
-    class Work(Datasource):
-        def estimate_inmemory_data_size(self) -> int:
-            return sum(len(given["task"]) for given in tasks)
-
-        def get_read_tasks(
-            self,
-            parallelism: int,
-            per_task_row_limit: int | None = None,
-            data_context: Any = None,
-        ) -> list[ReadTask]:
-            return [task_of(given) for given in tasks]
-
-    return Work()
-
-
-def _open_ray(session: ExitStack, settings: Settings) -> None:
+    was_open = ray.is_initialized()
     session.enter_context(ray_session(settings.address))
-    import ray.data
-
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # after the import, which resets it
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    if not was_open:
+        warm_up(get_ready, str(reference))
 
 
 def _log(tracker: Tracker, report: IngestReport) -> None:

@@ -39,7 +39,7 @@ class Judged:
 
     Attributes:
         rows: the rows in the source, ascending. Shape (n_cells,).
-        matrix: counts, cells x the source's names, int64.
+        matrix: counts, cells x the source's names, uint32.
         own: the source's own columns.
         lifted: the corpus's columns.
         measures: what the rules looked at.
@@ -186,7 +186,7 @@ def with_duplicates(
             f"rows of one barcode sum to {largest} counts of a gene, expected {LARGEST_COUNT} at "
             'most: set duplicate_barcodes = "keep"'
         )
-    return summed
+    return sparse.csr_matrix(summed, dtype=np.uint32)
 
 
 def _span(rows: NDArray[np.int64], unit: Unit) -> tuple[int, int]:

@@ -164,7 +164,7 @@ def checked_counts(
         recover_total: the column of obs with the totals where counts are recovered.
 
     Returns:
-        Counts, cells x the source's names of genes, int64.
+        Counts, cells x the source's names of genes, uint32.
 
     Raises:
         NotRawCountsError: a value is no count; the message names its place.
@@ -184,9 +184,9 @@ def checked_counts(
         cell, gene = int(at.cells[offence]), int(at.genes[offence])
         found = float(matrix.data[offence])
         raise NotRawCountsError(describe_offence(source, layer, cell, gene, found))
-    integers = values.astype(np.int64)
-    counts = sparse.csr_matrix((integers, matrix.indices, matrix.indptr), shape=matrix.shape)
-    if not integers.all():
+    whole = values.astype(np.uint32)
+    counts = sparse.csr_matrix((whole, matrix.indices, matrix.indptr), shape=matrix.shape)
+    if not whole.all():
         counts.eliminate_zeros()
     return counts
 

@@ -69,7 +69,8 @@ class ReadableCells:
                 obs = pa.table(
                     {"barcode": pa.array(names, pa.string()), "n_counts": totals, **lifted}
                 )
-                yield cell_batch(self.genes.gene_ids, [self.genes.sum_genes(counts)], obs)
+                rows = self.genes.sum_genes([(counts, np.arange(block.n_cells))])
+                yield cell_batch(self.genes.gene_ids, rows, obs)
 
 
 def open_cells(

@@ -6,7 +6,7 @@ its source was committed) is adopted if it verifies.
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from ..corpus.features import ABUNDANCE, FeatureBatch
 from ..corpus.payload.records import SegmentRecord
 from ..corpus.payload.verification import verify_segment
 from ..corpus.payload.writing import write_segment
+from ..corpus.sparse_counts import Rows
 from ..platform.configuration import Configuration
 from ..platform.errors import NotRawCountsError
 from ..platform.storage import remove_durably
@@ -192,10 +193,14 @@ def prepare_unit(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Part:
-    """The cells of one block: those kept (`rows` in the source), and the dropped ones."""
+    """The cells of one block: those kept (`rows` in the source), and the dropped ones.
+
+    Of `matrix`, the block's counts by name, the rows `stays` are the kept cells.
+    """
 
     rows: NDArray[np.int64]
     matrix: sparse.csr_matrix
+    stays: NDArray[np.int64]
     kept: pa.Table
     own: pa.Table
     dropped: pa.Table
@@ -237,7 +242,8 @@ def _part(opened: Opened, cells: Judged, doublets: RowScores | None) -> _Part:
     dropped = pa.table({"reason": pa.array(cells.reason_c, pa.string()), **measured})
     return _Part(
         rows=cells.rows[stays],
-        matrix=opened.genes.sum_genes(sparse.csr_matrix(cells.matrix[stays])),
+        matrix=cells.matrix,
+        stays=stays,
         kept=pa.table({**measured, **cells.lifted}).take(pa.array(stays)),
         own=own.take(pa.array(stays)),
         dropped=dropped.take(goes),
@@ -262,27 +268,19 @@ def _features(opened: Opened, parts: list[_Part]) -> dict[str, FeatureBatch]:
 
 def _batch(opened: Opened, parts: list[_Part]) -> CellBatch:
     kept = pa.concat_tables([part.kept for part in parts])
-    return cell_batch(opened.genes.gene_ids, [part.matrix for part in parts], kept)
+    rows = opened.genes.sum_genes([(part.matrix, part.stays) for part in parts])
+    return cell_batch(opened.genes.gene_ids, rows, kept)
 
 
-def cell_batch(
-    gene_ids: NDArray[np.object_], parts: Sequence[sparse.csr_matrix], obs: pa.Table
-) -> CellBatch:
+def cell_batch(gene_ids: NDArray[np.object_], rows: Rows, obs: pa.Table) -> CellBatch:
     """Counts by gene (`Harmonised.sum_genes`) and their cells' columns as a CellBatch.
 
     Args:
         gene_ids: the genes. Shape (n_genes,).
-        parts: the counts, some cells after the others.
+        rows: the counts.
         obs: the cells' columns, `n_counts` among them.
     """
-    lengths = [np.diff(part.indptr) for part in parts]
-    indptr = np.concatenate([[0], *lengths]).cumsum(dtype=np.int64)
-    indices = np.concatenate(
-        [np.zeros(0, dtype=np.int32), *(np.asarray(part.indices, dtype=np.int32) for part in parts)]
-    )
-    counts = np.concatenate(
-        [np.zeros(0, dtype=np.uint32), *(np.asarray(part.data, dtype=np.uint32) for part in parts)]
-    )
+    indptr, indices, counts = rows
     hashes = content.content_hashes([str(name) for name in gene_ids], indptr, indices, counts)
     return CellBatch(
         gene_ids=gene_ids,

@@ -7,6 +7,7 @@ nothing is kept: reading it twice costs less than a copy.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ class Counts:
 
     Attributes:
         rows: the rows in the source, ascending. Shape (n_rows,).
-        matrix: counts, rows x the source's names, int64, no stored zeros.
+        matrix: counts, rows x the source's names, uint32, no stored zeros.
     """
 
     rows: NDArray[np.int64]
@@ -60,9 +61,9 @@ def kept(path: Path, n_names: int) -> Iterator[Counts]:
         for number in range(file.num_record_batches):
             batch = file.get_batch(number)
             rows, names, low, high = batch.columns
-            counts = low.flatten().to_numpy().astype(np.int64)
+            counts = low.flatten().to_numpy().astype(np.uint32)
             if not high.null_count:
-                counts += high.flatten().to_numpy().astype(np.int64) << 16
+                counts |= high.flatten().to_numpy().astype(np.uint32) << _HALF
             parts = counts, names.flatten().to_numpy().astype(np.int32), names.offsets.to_numpy()
             matrix = sparse.csr_matrix(parts, shape=(len(rows), n_names))
             yield Counts(rows=rows.to_numpy(), matrix=matrix)
@@ -83,7 +84,7 @@ def _schema(n_names: int) -> pa.Schema:
 
 def _batch(some: Counts, schema: pa.Schema) -> pa.RecordBatch:
     offsets = pa.array(some.matrix.indptr.astype(np.int32))
-    values = some.matrix.data.astype(np.uint32)
+    values: NDArray[Any] = some.matrix.data
     names = some.matrix.indices.astype(schema.field("names").type.value_type.to_pandas_dtype())
     lists = [names, values.astype(np.uint16)]
     if values.max(initial=0) > np.iinfo(np.uint16).max:

@@ -17,11 +17,11 @@ from .judging import Unit
 from .quality import Thresholds
 from .sources.formats import source_files, stamp_of
 from .sources_toml import SourceEntry
-from .survey import open_survey, survey_source
+from .survey import load_reference, open_survey, survey_source
 from .units import measure_unit, prepare_unit
 
 
-def carry_out(row: dict[str, Any]) -> dict[str, Any]:
+def carry_out(row: dict[str, str]) -> dict[str, str]:
     """Do one task.
 
     Args:
@@ -44,6 +44,11 @@ def carry_out(row: dict[str, Any]) -> dict[str, Any]:
             "is a fault of cytolake's; else copy or download it again"
         )
     return {"result": json.dumps(answer)}
+
+
+def get_ready(reference: str) -> None:
+    """Load what the first task of a process would load: this module, and the table of genes."""
+    load_reference(Path(reference))
 
 
 def fingerprint(path: Path) -> tuple[str, int]:

@@ -62,19 +62,38 @@ def ray_session(address: str | None = None, *, n_cpus: int | None = None) -> Gen
     if address:
         ray.init(address=address, runtime_env=workers, logging_level=logging.WARNING)
     else:
-        ray.init(
-            address="local",  # not whatever cluster somebody has started here
-            num_cpus=n_cpus or max(os.cpu_count() or 2, 2),
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            runtime_env={"env_vars": {**workers["env_vars"], "PYTHONPATH": _python_path()}},
-            _temp_dir=str(Path(tempfile.gettempdir()) / "ray"),
-        )
+        with _environment(workers["env_vars"] | {"PYTHONPATH": _python_path()}):
+            ray.init(
+                address="local",  # not whatever cluster somebody has started here
+                num_cpus=n_cpus or max(os.cpu_count() or 2, 2),
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                _temp_dir=str(Path(tempfile.gettempdir()) / "ray"),
+            )
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Generator[None]:
+    """Set variables for the body alone: a Ray that starts in it hands them down to its workers.
+
+    Given as a runtime environment they would do the same, but no worker could be started before
+    the first task asks for one.
+    """
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _python_path() -> str:

@@ -1,9 +1,10 @@
 """A segment's counts as an AnnData Zarr group: written once, read by rows. Knows no table.
 
-Chunks are read by our own few lines (`corpus.shards`), which verify each one's crc32c: zarrs 0.2.3
-skips it inside shards (tried: of 300 flipped bits 269 gave wrong counts without a word), and zarr's
-own pipeline, which verifies, is several times slower. A missing shard reads as zeros in both; here
-it raises, and whoever opens a group has checked the files before (`corpus.segments`).
+Chunks are written and read by our own few lines (`corpus.shards`), which verify each one's crc32c:
+zarrs 0.2.3 skips it inside shards (tried: of 300 flipped bits 269 gave wrong counts without a
+word), and zarr's own pipeline, which verifies, is several times slower. A missing shard reads as
+zeros in both; here it raises, and whoever opens a group has checked the files before
+(`corpus.segments`).
 
 Array suffixes: c cell, g gene, n stored non-zero.
 """
@@ -22,7 +23,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from ...platform.errors import DamageError
 from ..sparse_counts import Rows
 from .integrity import WAY_OUT
-from .shards import CHUNK, SEGMENT_ATTRIBUTE, ShardedArray
+from .shards import CHUNK, SEGMENT_ATTRIBUTE, ShardedArray, write_shards
 
 CHUNKS_PER_SHARD = 1 << 10
 _CSR = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0"}
@@ -68,21 +69,25 @@ def write_counts(
         "indptr": indptr.astype(np.int64),
     }
     for name, values in arrays.items():
-        _write_array(matrix, name, values, segment_id)
+        _write_array(folder / "X", matrix, name, values, segment_id)
     for name in ("layers", "obsm", "varm", "obsp", "varp", "uns"):
         root.create_group(name, attributes=_DICT)
     for name, columns in (("obs", obs), ("var", var)):
-        _write_frame(root, name, columns, segment_id)
+        _write_frame(folder / name, root, columns, segment_id)
 
 
-def _write_array(group: zarr.Group, name: str, values: NDArray[Any], segment_id: str) -> None:
+def _write_array(
+    folder: Path, group: zarr.Group, name: str, values: NDArray[Any], segment_id: str
+) -> None:
+    """Write an array into the group in `folder`: zarr its `zarr.json`, we its shards."""
     n_chunks = max(1, -(-len(values) // CHUNK))
-    array = group.create_array(
+    per_shard = min(n_chunks, CHUNKS_PER_SHARD)
+    group.create_array(
         name,
         shape=values.shape,
         dtype=values.dtype,
         chunks=(CHUNK,),
-        shards=(CHUNK * min(n_chunks, CHUNKS_PER_SHARD),),
+        shards=(CHUNK * per_shard,),
         compressors=[
             BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=values.dtype.itemsize),
             Crc32cCodec(),
@@ -93,17 +98,16 @@ def _write_array(group: zarr.Group, name: str, values: NDArray[Any], segment_id:
             "encoding-version": "0.2.0",
             SEGMENT_ATTRIBUTE: segment_id,
         },
-        config={"write_empty_chunks": True},
     )
-    array[:] = values
+    write_shards(folder / name, values, per_shard)
 
 
 def _write_frame(
-    root: zarr.Group, name: str, columns: Mapping[str, Sequence[Any]], segment_id: str
+    folder: Path, root: zarr.Group, columns: Mapping[str, Sequence[Any]], segment_id: str
 ) -> None:
     index, *others = columns
     frame = root.create_group(
-        name,
+        folder.name,
         attributes={
             "encoding-type": "dataframe",
             "encoding-version": "0.2.0",
@@ -114,7 +118,7 @@ def _write_frame(
     for column, values in columns.items():
         array = np.asarray(values)
         if array.dtype.kind in "iuf":
-            _write_array(frame, column, array, segment_id)
+            _write_array(folder, frame, column, array, segment_id)
             continue
         with warnings.catch_warnings():
             # AnnData's own text arrays: zarr says that the v3 specification lacks the type.

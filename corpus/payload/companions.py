@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ...platform.errors import CorpusError, CytolakeError, DamageError
 from ..content import gene_words, sum_lanes
 from ..features import FEATURE_COLUMNS, MODALITIES, FeatureBatch, Kind
-from ..sparse_counts import by_column, column_sums
+from ..sparse_counts import by_column, row_sums
 from .arrays import CountsReader, write_counts
 from .expression import write_gene_major
 from .integrity import WAY_OUT
@@ -103,7 +103,7 @@ def write_companion(
     write_gene_major(folder / modality, names, turned, column="feature", number=kind.column)
     table = batch.var.append_column("n_cells", pa.array(np.diff(turned.starts)))
     if not kind.real:  # a sum of real values depends on its order, and says nothing
-        totals = column_sums(batch.indices, batch.values, batch.n_features)
+        totals = row_sums(turned.starts, turned.values)
         table = table.append_column("total", pa.array(totals))
     write_table(folder / f"{modality}.parquet", table)
 

@@ -8,27 +8,35 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ..cells import CellBatch
 from ..schema import VAR_COLUMNS
 from ..sketches import Sketch
-from ..sparse_counts import Columns, column_sums
+from ..sparse_counts import Columns, row_sums
 
 _ROW_GROUP = 1 << 18
 _ROWS_PER_FILE = 1 << 27
+_BATCH = 1 << 16
+"""Values that pyarrow encodes at a time: it looks for the distinct genes of each batch."""
 
 
-def gene_statistics(cells: CellBatch, var: pa.Table, starts: NDArray[np.int64]) -> pa.Table:
-    """Per gene: names, cells expressing it, total, and the sketch of its values."""
-    sketch = Sketch.of(
-        cells.gene_ids, cells.indptr, cells.indices, cells.counts, np.maximum(cells.n_counts, 1)
-    )
-    columns: dict[str, Any] = {name: var.column(name) for name in VAR_COLUMNS.names}
-    columns |= {
-        "n_cells": np.diff(starts),
-        "total": column_sums(cells.indices, cells.counts, cells.n_genes),
+def gene_statistics(
+    gene_ids: NDArray[np.object_], var: pa.Table, columns: Columns, n_counts: NDArray[np.int64]
+) -> pa.Table:
+    """Per gene: names, cells expressing it, total, and the sketch of its values.
+
+    Args:
+        gene_ids: the genes. Shape (n_genes,).
+        var: the same genes' columns of `VAR_COLUMNS`.
+        columns: raw counts by gene.
+        n_counts: each cell's total before gene mapping. Shape (n_cells,).
+    """
+    sketch = Sketch.by_gene(gene_ids, columns, np.maximum(n_counts, 1))
+    stored: dict[str, Any] = {name: var.column(name) for name in VAR_COLUMNS.names}
+    stored |= {
+        "n_cells": np.diff(columns.starts),
+        "total": row_sums(columns.starts, columns.values),
         **sketch.to_columns(),
     }
-    return pa.table(columns)
+    return pa.table(stored)
 
 
 def write_gene_major(
@@ -65,6 +73,7 @@ def write_gene_major(
             column_encoding={"row": "DELTA_BINARY_PACKED", number: "BYTE_STREAM_SPLIT"},
             # Queries skip row groups by the gene alone.
             write_statistics=[column],  # pyright: ignore[reportArgumentType] - a list is taken
+            write_batch_size=_BATCH,
             write_page_checksum=True,
         ) as writer:
             stop = min(begin + _ROWS_PER_FILE, len(rows))

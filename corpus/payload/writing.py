@@ -169,7 +169,8 @@ def _write_parts(temporary: Path, segment_id: str, cells: CellBatch, var: pa.Tab
     columns = by_column((cells.indptr, cells.indices, cells.counts), cells.n_genes)
     names = pa.array([str(gene_id) for gene_id in cells.gene_ids], pa.string())
     write_gene_major(temporary / "expression", names, columns)
-    write_table(temporary / "statistics.parquet", gene_statistics(cells, var, columns.starts))
+    statistics = gene_statistics(cells.gene_ids, var, columns, cells.n_counts)
+    write_table(temporary / "statistics.parquet", statistics)
 
 
 def _seal(temporary: Path) -> dict[str, tuple[int, str]]:

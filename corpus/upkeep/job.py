@@ -5,7 +5,6 @@ speaks Ray.
 """
 
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ...platform.progress import progress
 from ...platform.session import ray_session
 from ...platform.settings import Settings
 from ...platform.storage import local_path
+from ...platform.tasks import in_parallel
 from . import compaction
 from .compaction import CELLS_PER_SEGMENT, Compacted, Group
 from .remaking import Prepared, prepare
@@ -52,16 +52,16 @@ def compact(
             ray_session(settings.address),
             progress("bringing segments together", len(tasks), "segments", console=console) as bar,
         ):
-            for answer in _in_parallel(tasks):
+            for row in in_parallel(carry_out, [{"task": json.dumps(task)} for task in tasks]):
                 bar.advance(1)
-                yield _prepared(answer)
+                yield _prepared(json.loads(row["result"]))
 
     return compaction.compact(
         folder, cells_per_segment=cells_per_segment, small=small, prepare_all=prepare_all
     )
 
 
-def carry_out(row: dict[str, Any]) -> dict[str, Any]:
+def carry_out(row: dict[str, str]) -> dict[str, str]:
     """Do one task.
 
     Args:
@@ -84,15 +84,3 @@ def _prepared(answer: dict[str, Any]) -> Prepared | None:
     if "error" in answer:
         raise getattr(errors, answer["kind"], CorpusError)(answer["error"])
     return None if answer["prepared"] is None else Prepared.from_values(answer["prepared"])
-
-
-def _in_parallel(tasks: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Answers as they come, in any order; each task is a Ray task of its own."""
-    import ray.data
-
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # after the import, which resets it
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    rows = [{"task": json.dumps(task)} for task in tasks]
-    data = ray.data.from_items(rows, override_num_blocks=len(rows)).map(carry_out)
-    for row in data.iter_rows():
-        yield json.loads(row["result"])

@@ -110,9 +110,9 @@ class Companion:
 def rows_of(
     source: Source, layer: str, rows: NDArray[np.int64], tested: Tested, n_columns: int
 ) -> sparse.csr_matrix:
-    """Some rows of a layer that is read by rows, in the order asked for; int64."""
+    """Some rows of a layer that is read by rows, in the order asked for; uint32."""
     if not rows.size:
-        return sparse.csr_matrix((0, n_columns), dtype=np.int64)
+        return sparse.csr_matrix((0, n_columns), dtype=np.uint32)
     ascending = np.unique(rows)
     runs = np.split(ascending, np.flatnonzero(np.diff(ascending) != 1) + 1)
     pieces = [

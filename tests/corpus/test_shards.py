@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 import zarr
 from cytolake.corpus.payload.arrays import CountsReader, write_counts
+from cytolake.corpus.payload.shards import CHUNK, SEGMENT_ATTRIBUTE, ShardedArray, write_shards
 from cytolake.platform.errors import DamageError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from .made_segments import damaged, flipped
 
@@ -126,3 +130,36 @@ def test_metadata_that_nobody_wrote_is_refused(own_arrays: Path, name: str, valu
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
     with pytest.raises(DamageError):
         CountsReader(own_arrays, "s", 3000)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    n_values=st.sampled_from([0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK + 7]),
+    per_shard=st.integers(1, 3),
+    dtype=st.sampled_from(["uint16", "uint32", "int64", "float32"]),
+)
+def test_zarr_reads_what_we_write_and_we_what_zarr_writes(
+    n_values: int, per_shard: int, dtype: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("shards")
+    values = np.random.default_rng(n_values).integers(0, 9, n_values).astype(dtype)
+    for name in ("ours", "zarrs"):
+        array: Any = zarr.create_array(
+            folder / name,
+            shape=values.shape,
+            dtype=dtype,
+            chunks=(CHUNK,),
+            shards=(CHUNK * per_shard,),
+            compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()],
+            attributes={SEGMENT_ATTRIBUTE: "s"},
+            config={"write_empty_chunks": True},
+        )
+        if name == "zarrs":
+            array[:] = values
+    write_shards(folder / "ours", values, per_shard)
+    for name in ("ours", "zarrs"):
+        theirs: Any = zarr.open_array(folder / name, mode="r")
+        np.testing.assert_array_equal(theirs[:], values)
+        mine = ShardedArray(folder / name, "s", [dtype])
+        mine.check_shards()
+        np.testing.assert_array_equal(mine.chunks(np.arange(mine.n_chunks))[:n_values], values)

@@ -242,7 +242,7 @@ def ingested(genes: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """A whole ingest in this process: the driver's stages without Ray."""
     monkeypatch.setattr(job, "gene_table", lambda settings: genes)
     monkeypatch.setattr(job, "_in_parallel", job._at_home)
-    monkeypatch.setattr(job, "_open_ray", lambda session, settings: None)
+    monkeypatch.setattr(job, "_open_ray", lambda *_: None)
 
     def call(*entries: SourceEntry):
         sources = SourcesFile(source=entries, unit_cells=64, folder=tmp_path)

@@ -1,4 +1,5 @@
 import gzip
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 from cytolake.corpus.genes import GeneReference
-from cytolake.ingest.harmonise import choose_names, harmonise
+from cytolake.ingest.harmonise import Harmonised, choose_names, harmonise
 from cytolake.ingest.orthologs import Orthologs
 from cytolake.platform.errors import NoGenesError, SourceError
 from hypothesis import given
@@ -28,10 +29,23 @@ def column_of(path: Path, place: str):
         return np.array(column.asstr()[:], dtype=object)
 
 
+def summed_by(genes: Harmonised, counts: np.ndarray, rows: list[int]) -> np.ndarray:
+    """Some rows by gene, each row given by a part of its own beside the whole at once."""
+    matrix = sparse.csr_matrix(counts.astype(np.uint32))
+    chosen = np.array(rows, dtype=np.int64)
+    whole = genes.sum_genes([(matrix, chosen)])
+    single = genes.sum_genes([(matrix, np.array([row])) for row in rows])
+    assert all((one == other).all() for one, other in zip(whole, single, strict=True))
+    indptr, indices, values = whole
+    assert all((np.diff(indices[a:b]) > 0).all() for a, b in pairwise(indptr))
+    shape = (len(rows), len(genes.gene_ids))
+    return sparse.csr_matrix((values, indices, indptr), shape=shape).toarray()
+
+
 def test_ids_symbols_and_aliases_of_one_gene_are_summed_and_counted(reference: GeneReference):
     columns = {"index": names("ENSG00000000001.4", "G2", "OLD1", "TWICE", "nonsense", "G2")}
     genes = harmonise(columns, reference, where="x.h5ad")
-    counts = genes.sum_genes(sparse.csr_matrix([[1, 2, 4, 8, 16, 32]])).toarray()
+    counts = summed_by(genes, np.array([[1, 2, 4, 8, 16, 32]]), [0])
     by_gene = dict(zip(genes.gene_ids, counts[0].tolist(), strict=True))
     assert by_gene == {
         "ENSG00000000001": 5,
@@ -63,14 +77,15 @@ def test_summing_genes_equals_a_dense_loop(data: Any):
         )
     )
     genes = harmonise({"index": names(*words)}, reference, where="x")
-    summed = genes.sum_genes(sparse.csr_matrix(np.array(rows))).toarray()
+    chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=5))
+    summed = summed_by(genes, np.array(rows), chosen)
     expected = np.zeros_like(summed)
-    for c, row in enumerate(rows):
-        for n, count in enumerate(row):
+    for c, row in enumerate(chosen):
+        for n, count in enumerate(rows[row]):
             gene = reference.map_names([words[n]]).gene_ids[0]
             expected[c, genes.gene_ids.tolist().index(gene)] += count
     assert (summed == expected).all()
-    assert summed.sum() == np.array(rows).sum()
+    assert summed.sum() == np.array(rows)[chosen].sum()
     assert genes.gene_ids.tolist() == sorted(set(genes.gene_ids.tolist()))
 
 

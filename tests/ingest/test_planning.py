@@ -35,7 +35,7 @@ def ingested(reference_table: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     """A whole ingest in this process: the driver's stages without Ray."""
     monkeypatch.setattr(job, "gene_table", lambda settings: reference_table)
     monkeypatch.setattr(job, "_in_parallel", job._at_home)
-    monkeypatch.setattr(job, "_open_ray", lambda session, settings: None)
+    monkeypatch.setattr(job, "_open_ray", lambda *_: None)
     return lambda sources: job.ingest(str(tmp_path / "lake"), sources, Settings(home=tmp_path))
 
 

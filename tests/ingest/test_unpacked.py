@@ -12,7 +12,7 @@ from scipy import sparse
 def counts_of(tables: list[Any], n_names: int) -> list[Counts]:
     first, found = 0, []
     for table in tables:
-        dense = np.array(table, dtype=np.int64).reshape(-1, n_names)
+        dense = np.array(table, dtype=np.uint32).reshape(-1, n_names)
         rows = np.arange(first, first + len(dense), dtype=np.int64) * 3
         found.append(Counts(rows=rows, matrix=sparse.csr_matrix(dense)))
         first += len(dense)
@@ -35,7 +35,7 @@ def test_what_is_kept_is_what_passed(
     again = list(kept(path, n_names))
     assert len(again) == len(given_)
     for one, other in zip(again, given_, strict=True):
-        assert (one.rows == other.rows).all() and one.matrix.dtype == np.int64
+        assert (one.rows == other.rows).all() and one.matrix.dtype == np.uint32
         assert one.matrix.shape == other.matrix.shape
         assert (one.matrix != other.matrix).nnz == 0
 
