@@ -16,7 +16,7 @@ test: $(STAMP)
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/basedpyright
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not prove"
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not prove"
 
 prove: $(STAMP)
 	$(BIN)/python -m pytest -m prove $(if $(filter all,$(PART)),tests/prove,tests/prove/$(PART))

@@ -32,6 +32,7 @@ from .orthologs import load_orthologs
 from .proof import choose_layer, totals_column
 from .sources.companions import Companion
 from .sources.formats import open_source
+from .sources.hdf5_heaps import Stamp, found_sound, trust
 from .sources.protocol import Names, Source
 from .sources.spool import SpooledSource, spool
 from .sources_toml import SourceEntry
@@ -66,6 +67,7 @@ class Survey(Configuration):
         cells_per_unit: cells of a work unit.
         folder: staging folder of this source.
         notes: what the reader left out.
+        sound: the stamp of an HDF5 file whose heaps are, so that no other process looks again.
     """
 
     entry: SourceEntry
@@ -87,6 +89,7 @@ class Survey(Configuration):
     cells_per_unit: int
     folder: Path
     notes: tuple[str, ...]
+    sound: Stamp | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -261,6 +264,7 @@ def survey_source(
         cells_per_unit=min(unit_cells, deepest),
         folder=folder,
         notes=tuple(notes),
+        sound=found_sound(path),
     )
 
 
@@ -302,6 +306,8 @@ def open_survey(text: str) -> Opened:
     """
     survey = Survey.model_validate_json(text)
     genes = load_reference(survey.reference)
+    if survey.sound is not None:
+        trust(survey.path, survey.sound)
     source: Source = (
         SpooledSource(path=survey.path, folder=survey.spool)
         if survey.spool is not None

@@ -1,11 +1,13 @@
+import os
 import struct
 from pathlib import Path
 from typing import Any
 
 import h5py
 import pytest
+from cytolake.ingest.sources import hdf5_heaps
 from cytolake.ingest.sources.h5ad import H5adSource, open_hdf5
-from cytolake.ingest.sources.hdf5_heaps import check_heaps
+from cytolake.ingest.sources.hdf5_heaps import check_heaps, found_sound, trust
 from cytolake.platform.errors import SourceError
 
 HEAP = b"GCOL\x01\x00\x00\x00"
@@ -62,6 +64,33 @@ def test_a_walk_that_stands_still_is_told_from_one_that_ends(
             check_heaps(tmp_path / "a.h5")
     else:
         check_heaps(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("window", [1, 7, 8, 50, 97, 103, 104, 4096])
+def test_a_heap_is_found_wherever_windows_begin(
+    window: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(hdf5_heaps, "_WINDOW", window)
+    (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(88) + heap_of((1, 5), (0, 0)))
+    with pytest.raises(SourceError, match="at byte 96 is damaged"):
+        check_heaps(tmp_path / "a.h5")
+
+
+def test_a_file_that_is_trusted_is_not_searched_until_it_changes(tmp_path: Path):
+    path = tmp_path / "a.h5"
+    path.write_bytes(bytes(96) + heap_of((1, 5)))
+    check_heaps(path)
+    stamp = found_sound(path)
+    assert stamp is not None
+    other = tmp_path / "b.h5"
+    other.write_bytes(bytes(96) + heap_of((0, 0)))
+    assert found_sound(other) is None
+    status = other.stat()
+    trust(other, (status.st_size, status.st_mtime_ns))
+    check_heaps(other)
+    os.utime(other, ns=(0, 0))
+    with pytest.raises(SourceError, match="is damaged"):
+        check_heaps(other)
 
 
 def test_counts_that_spell_a_heap_do_no_harm(tmp_path: Path):
