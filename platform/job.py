@@ -23,6 +23,7 @@ from .settings import Settings
 _ROOT = Path(__file__).resolve().parents[1]
 _NOT_CODE = (".*", "build", "*.egg-info", "__pycache__", "tests", "docs", "cytolake-demo")
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_AGENTS_COME_WITHIN = 60.0
 
 
 def submit(
@@ -68,7 +69,9 @@ def submit(
         command = shlex.join(["python", "-m", "cytolake", *rewritten])
         try:
             client = JobSubmissionClient(address)
-            job = client.submit_job(entrypoint=command, runtime_env=environment)
+            job = _when_there_is_an_agent(
+                lambda: client.submit_job(entrypoint=command, runtime_env=environment)
+            )
         except (ConnectionError, RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise SettingsError(
@@ -77,6 +80,18 @@ def submit(
             ) from error
     status = _follow(client, job, follow) if follow else str(client.get_job_status(job).value)
     return job, status
+
+
+def _when_there_is_an_agent(submit_job: Callable[[], str]) -> str:
+    """Submit; a cluster that has just been started answers before its agents have come."""
+    deadline = time.monotonic() + _AGENTS_COME_WITHIN
+    while True:
+        try:
+            return submit_job()
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(1.0)
 
 
 def _follow(client: object, job: str, follow: Callable[[str], None]) -> str:

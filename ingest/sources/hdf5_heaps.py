@@ -19,7 +19,7 @@ _SEARCHED = re.compile(re.escape(_SIGNATURE))
 _HEADER = struct.Struct("<8sQ")
 _OBJECT = struct.Struct("<HHIQ")
 _NUMBERS = 2**64
-_WINDOW = 2**24
+_WINDOW = 2**21
 
 Stamp = tuple[int, int]
 """Size of a file and time of its last change, in ns: another stamp, another content."""
