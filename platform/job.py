@@ -24,6 +24,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 _NOT_CODE = (".*", "build", "*.egg-info", "__pycache__", "tests", "docs", "cytolake-demo")
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _AGENTS_COME_WITHIN = 60.0
+_NO_AGENT = "No available agent"
 
 
 def submit(
@@ -75,8 +76,7 @@ def submit(
         except (ConnectionError, RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise SettingsError(
-                f"{address}: the job was not taken: {reason}. Is a cluster's job server there, and "
-                "does RAY_AUTH_MODE=token need a token (`ray get-auth-token --generate`)?"
+                f"{address}: the job was not taken: {reason}. {_way_out(reason)}"
             ) from error
     status = _follow(client, job, follow) if follow else str(client.get_job_status(job).value)
     return job, status
@@ -89,9 +89,21 @@ def _when_there_is_an_agent(submit_job: Callable[[], str]) -> str:
         try:
             return submit_job()
         except RuntimeError as error:
-            if "No available agent" not in str(error) or time.monotonic() > deadline:
+            if _NO_AGENT not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(1.0)
+
+
+def _way_out(reason: str) -> str:
+    if _NO_AGENT in reason:
+        return (
+            "The head's agent takes no jobs: another Ray on that machine may hold its port "
+            "(52365); start the head with `ray start --head --dashboard-agent-listen-port 0`"
+        )
+    return (
+        "Is a cluster's job server there, and does RAY_AUTH_MODE=token need a token "
+        "(`ray get-auth-token --generate`)?"
+    )
 
 
 def _follow(client: object, job: str, follow: Callable[[str], None]) -> str:

@@ -31,6 +31,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a-token-for-this-test-alone")
     server, port = free_port(), free_port()
     words = ["--head", "--block", f"--port={port}", f"--dashboard-port={server}", "--num-cpus=2"]
+    # Another Ray of this machine may hold the agent's usual port: no job would ever be taken.
+    words += ["--dashboard-agent-listen-port=0", f"--ray-client-server-port={free_port()}"]
     words += [f"--temp-dir={tempfile.mkdtemp(prefix='ray')}"]  # short: sockets have short names
     ray = Path(sys.executable).with_name("ray")
     # A node's `python` is the one that Ray runs in, as in an image or an activated venv.
