@@ -8,7 +8,8 @@ is known by `pipeline`.
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace as with_changes
 from pathlib import Path
@@ -36,7 +37,7 @@ from .survey import gene_table, load_reference
 from .work import carry_out, get_ready
 
 HASHED_AT_HOME = 2**31
-"""Up to so many bytes the driver hashes the files itself: sooner done than Ray is started, which
+"""Up to so many bytes the driver hashes the files alone: sooner done than Ray is started, which
 a call that adds nothing then never needs."""
 
 
@@ -82,10 +83,7 @@ def ingest(
             session.enter_context(lease(corpus.folder))  # a vacuum spares what is fetched
         find_files(candidates, plan, settings, gene_reference=digest, staging=staging,
                    console=console)  # fmt: skip
-        large = sum(map(_size, candidates)) > HASHED_AT_HOME
-        if large:
-            _open_ray(session, settings, reference)
-        _fingerprint(candidates, at_home=not large)
+        _fingerprint(candidates, lambda: _open_ray(session, settings, reference))
         admit(candidates, Snapshot.load(corpus.folder), replaced=replace)
         for candidate in candidates:
             if candidate.outcome is not None:
@@ -124,19 +122,38 @@ def _size(candidate: Candidate) -> int:
     return sum(file.stat().st_size for file in source_files(candidate.path))
 
 
-def _fingerprint(candidates: Sequence[Candidate], *, at_home: bool) -> None:
+def _fingerprint(candidates: Sequence[Candidate], open_ray: Callable[[], None]) -> None:
     tasks = [
         {"source": i, "path": str(candidate.path)}
         for i, candidate in enumerate(candidates)
         if candidate.outcome is None
     ]
-    for answer in _at_home("fingerprint", tasks) if at_home else _in_parallel("fingerprint", tasks):
+    large = sum(map(_size, candidates)) > HASHED_AT_HOME
+    alone = _at_home("fingerprint", tasks)
+    for answer in _while_ray_starts(tasks, open_ray) if large else alone:
         candidate = candidates[answer["source"]]
         if "error" in answer:
             candidate.refuse(answer["error"])
         else:
             candidate.sha256, candidate.n_bytes = answer["sha256"], answer["n_bytes"]
             candidate.stamp = answer["stamp"]
+
+
+def _while_ray_starts(
+    tasks: Sequence[dict[str, Any]], open_ray: Callable[[], None]
+) -> Iterator[dict[str, Any]]:
+    """Files hashed here while Ray starts; those not begun by then are hashed by its workers."""
+    with ThreadPoolExecutor(1) as here:  # one core is left to Ray
+        try:
+            begun = [here.submit(list, _at_home("fingerprint", [task])) for task in tasks]
+            open_ray()
+            left = [task for task, answer in zip(tasks, begun, strict=True) if answer.cancel()]
+            yield from _in_parallel("fingerprint", left)
+            for answer in begun:
+                if not answer.cancelled():
+                    yield from answer.result()
+        finally:
+            here.shutdown(cancel_futures=True)
 
 
 def _put_on_record(candidate: Candidate, corpus: Corpus) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..platform.errors import CytolakeError, NotRawCountsError
+from ..platform.memory import reuse_memory
 from ..platform.storage import sha256_file
 from .doublets import score_sample
 from .judging import Unit
@@ -31,6 +32,7 @@ def carry_out(row: dict[str, str]) -> dict[str, str]:
         `result`, the JSON of the task's `source`, `unit` and `sample` with the answer: what the
         work gives, or `offence` (a value that is no count), or `error` (why the source is refused).
     """
+    reuse_memory()
     task: dict[str, Any] = json.loads(row["task"])
     answer: dict[str, Any] = {key: task[key] for key in ("source", "unit", "sample") if key in task}
     try:
@@ -48,6 +50,7 @@ def carry_out(row: dict[str, str]) -> dict[str, str]:
 
 def get_ready(reference: str) -> None:
     """Load what the first task of a process would load: this module, and the table of genes."""
+    reuse_memory()
     load_reference(Path(reference))
 
 
