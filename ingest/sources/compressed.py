@@ -13,6 +13,7 @@ from scipy import sparse
 
 from ...platform.errors import SourceError
 from .annotations import is_array, member
+from .hdf5_chunks import quickly_read
 from .protocol import RawBlock, Triplets
 
 MOST_VALUES = 2**22
@@ -150,4 +151,4 @@ def _array(group: Any, name: str) -> Any:
     item = member(group, name)
     if not is_array(item):
         raise SourceError(f"{group.file.filename}: {group.name} has no {name!r}: not a matrix")
-    return item
+    return quickly_read(item)
