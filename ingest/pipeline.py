@@ -16,7 +16,7 @@ from ..corpus.log.commits import commit_source
 from ..corpus.payload.records import SegmentRecord
 from ..corpus.store import Corpus
 from ..platform.errors import SourceError
-from ..platform.progress import progress
+from ..platform.progress import Bar, progress
 from .admission import Candidate
 from .doublets import SampleScores, doublet_note, samples_of, with_doublets
 from .judging import Unit, units_of
@@ -87,13 +87,8 @@ class Pipeline:
         while waiting:
             tasks = [self._survey_task(i, candidates[i]) for i in waiting]
             with progress("surveying", len(tasks), "sources", console=self.console) as bar:
-                for answer in self.carry("survey", tasks):
-                    candidate = candidates[answer["source"]]
-                    bar.advance(1)
-                    if "error" in answer:
-                        candidate.refuse(answer["error"])
-                    else:
-                        candidate.survey = Survey.model_validate_json(answer["survey"])
+                for candidate, answer in self._answers("survey", tasks, candidates, bar):
+                    candidate.survey = Survey.model_validate_json(answer["survey"])
             waiting = [i for i in waiting if candidates[i].outcome is None]
             again = self._measure(candidates, waiting)
             for i in waiting:
@@ -113,17 +108,12 @@ class Pipeline:
         n_cells = sum(survey.n_cells for survey in surveys.values())
         failed: set[int] = set()
         with progress("testing every value", n_cells, "cells", console=self.console) as bar:
-            for answer in self.carry("measure", tasks):
-                candidate = candidates[answer["source"]]
-                unit = Unit.model_validate_json(answer["unit"])
-                bar.advance(unit.stop - unit.start)
-                if "error" in answer:
-                    candidate.refuse(answer["error"])
-                elif "offence" in answer:
+            for candidate, answer in self._answers("measure", tasks, candidates, bar):
+                if "offence" in answer:
                     candidate.offences.setdefault(_surveyed(candidate).layer, answer["offence"])
                     failed.add(answer["source"])
                 else:
-                    candidate.measures[unit.start] = Path(answer["measures"])
+                    candidate.measures[_unit(answer).start] = Path(answer["measures"])
         again = [i for i in sorted(failed) if candidates[i].outcome is None]
         for i in again:
             candidates[i].measures.clear()
@@ -146,14 +136,9 @@ class Pipeline:
         if not tasks:
             return
         with progress("looking for doublets", len(tasks), "samples", console=self.console) as bar:
-            for answer in self.carry("score", tasks):
-                candidate = candidates[answer["source"]]
-                bar.advance(1)
-                if "error" in answer:
-                    candidate.refuse(answer["error"])
-                else:
-                    scores = SampleScores.model_validate_json(answer["scores"])
-                    candidate.scores[answer["sample"]] = scores
+            for candidate, answer in self._answers("score", tasks, candidates, bar):
+                scores = SampleScores.model_validate_json(answer["scores"])
+                candidate.scores[answer["sample"]] = scores
         for i, n_unnamed in unnamed.items():
             candidate, survey = candidates[i], _surveyed(candidates[i])
             rules, thresholds = candidate.entry.doublets, candidate.thresholds
@@ -180,16 +165,28 @@ class Pipeline:
                 }
                 tasks += [_unit_task(i, survey, unit) | more for unit in units_of(survey)]
         with progress("writing segments", n_cells, "cells", console=self.console) as bar:
-            for answer in self.carry("prepare", tasks):
-                candidate = candidates[answer["source"]]
-                unit = Unit.model_validate_json(answer["unit"])
-                bar.advance(unit.stop - unit.start)
-                if "error" in answer:
-                    candidate.refuse(answer["error"])
-                else:
-                    prepared = PreparedUnit.model_validate_json(answer["prepared"])
-                    candidate.units[unit.start] = prepared
+            for candidate, answer in self._answers("prepare", tasks, candidates, bar):
+                prepared = PreparedUnit.model_validate_json(answer["prepared"])
+                candidate.units[_unit(answer).start] = prepared
                 self._commit_ready(candidates)
+            self._commit_ready(candidates)  # the last answer may have been an error
+
+    def _answers(
+        self,
+        work: str,
+        tasks: Sequence[dict[str, Any]],
+        candidates: Sequence[Candidate],
+        bar: Bar,
+    ) -> Iterator[tuple[Candidate, dict[str, Any]]]:
+        """The answers that are no errors, in any order; an error refuses its source."""
+        for answer in self.carry(work, tasks):
+            candidate = candidates[answer["source"]]
+            unit = _unit(answer) if "unit" in answer else None
+            bar.advance(unit.stop - unit.start if unit else 1)
+            if "error" in answer:
+                candidate.refuse(answer["error"])
+            else:
+                yield candidate, answer
 
     def _commit_ready(self, candidates: Sequence[Candidate]) -> None:
         new = "replaced" if self.replacing else "added"
@@ -253,6 +250,10 @@ def _surveyed(candidate: Candidate) -> Survey:
     if candidate.survey is None:
         raise SourceError(f"{candidate.entry.place}: was not surveyed")
     return candidate.survey
+
+
+def _unit(answer: dict[str, Any]) -> Unit:
+    return Unit.model_validate_json(answer["unit"])
 
 
 def _unit_task(i: int, survey: Survey, unit: Unit) -> dict[str, Any]:
