@@ -17,7 +17,7 @@ if sys.argv[1] == "reusing" and not reuse_memory():
 
 def faults_of_an_array():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    array = np.ones(2**23, dtype=np.uint8)
+    array = np.ones(2**26, dtype=np.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before + int(array[0] - 1)
 
 faults_of_an_array()
