@@ -120,6 +120,34 @@ def untag(name: str, corpus: CorpusOption = None) -> None:
 
 
 @corpus_app.command(
+    "export",
+    epilog="Example: cytolake corpus export blood.h5ad --where \"tissue = 'blood'\" --corpus lake",
+)
+def export(
+    out: Annotated[Path, typer.Argument(help="The file or folder to make.")],
+    corpus: CorpusOption = None,
+    snapshot: SnapshotOption = None,
+    where: Annotated[
+        str | None, typer.Option(help="A condition over `cells`; all cells where left out.")
+    ] = None,
+    genes: Annotated[
+        list[str] | None,
+        typer.Option(help="Symbols or Ensembl ids, with commas; repeatable. All where left out."),
+    ] = None,
+    format: Annotated[  # noqa: A002 - the option's name
+        str | None,
+        typer.Option(help="h5ad, zarr or parquet (a folder); told by OUT's ending where left out."),
+    ] = None,
+) -> None:
+    """Write cells to a file of your own, in blocks, whole or not at all; it goes on record."""
+    opened = open_corpus(corpus, snapshot)
+    n_cells = opened.export(out, where, _words(genes), form=format)
+    results().print(
+        f"{out}: {n_cells:,} cells of snapshot {opened.snapshot}", markup=False, soft_wrap=True
+    )
+
+
+@corpus_app.command(
     "annotate", epilog="Example: cytolake corpus annotate types.csv --corpus lake --dry-run"
 )
 def annotate(
@@ -323,6 +351,12 @@ def _say_outcome(snapshot: int | None, *, dry_run: bool = False, undo: bool = Tr
         results().print(f"snapshot {snapshot}{how}", markup=False)
     elif not dry_run:
         results().print("nothing to do: it is so already")
+
+
+def _words(given: list[str] | None) -> list[str] | None:
+    """Words with commas between them, from all times that an option was given."""
+    words = [word.strip() for text in given or () for word in text.split(",")]
+    return [word for word in words if word] or None
 
 
 def _milliseconds(text: str) -> int:

@@ -7,7 +7,7 @@ handle stays where it is, and whoever wants to see the change opens the corpus a
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pyarrow as pa
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .change.deletion import Deleted
     from .change.restoring import Restored
     from .report.comparison import Difference
+    from .store import Corpus
     from .upkeep.compaction import Compacted
     from .upkeep.vacuum import Vacuumed
 
@@ -203,3 +204,16 @@ class Changes:
             temporary.unlink(missing_ok=True)
             raise
         return adata
+
+    def export(
+        self,
+        path: str | Path,
+        where: str | None = None,
+        genes: Sequence[str] | None = None,
+        *,
+        form: str | None = None,
+    ) -> int:
+        """Write cells to a new h5ad, zarr or folder of Parquet tables; see `export.export`."""
+        from .export import export
+
+        return export(cast("Corpus", self), path, form=form, where=where, genes=genes)

@@ -64,7 +64,7 @@ def to_mudata(
                 f"are {', '.join((RNA, *MODALITIES))}"
             )
     selection = corpus.select(where, primary_only=False)
-    rna = anndata_of(corpus, selection, where=where)
+    rna = anndata_of(corpus, selection)
     found: dict[str, Any] = {RNA: rna} if RNA in asked else {}
     for name in MODALITIES:
         pieces = [] if name not in asked else read_features(corpus, selection, name)

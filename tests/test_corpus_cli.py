@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import anndata
 import pytest
 from cytolake.corpus.store import Corpus
 
@@ -158,3 +159,19 @@ def test_an_older_corpus_is_upgraded(run: Run, tmp_path: Path) -> None:
     status, shown, _ = run("corpus", "upgrade", "--corpus", old)
     assert status == 0 and "format 1 is now 2" in shown
     assert run("corpus", "verify", "--deep", "--corpus", old)[0] == 0
+
+
+def test_export_writes_cells_and_says_how_many(ask: Run, corpus: Corpus, tmp_path: Path) -> None:
+    status, shown, _ = ask(
+        "export", "t.h5ad", "--where", "tissue = 'blood'", "--genes", "CD3D, ACTB"
+    )
+    assert status == 0 and "t.h5ad: 3 cells of snapshot 2" in shown
+    adata = anndata.read_h5ad(tmp_path / "t.h5ad")
+    assert adata.var["symbol"].tolist() == ["CD3D", "ACTB"]
+    assert [use.uri for use in corpus.uses()] == [str(tmp_path / "t.h5ad")]
+    status, _, said = ask("export", "t.h5ad")
+    assert status == 1 and "is there already" in said
+    status, _, said = ask("export", "t.h5", "--snapshot", "1")
+    assert status == 1 and "did you mean 'h5ad'" in said
+    status, shown, _ = ask("export", "first", "--format", "parquet", "--snapshot", "1")
+    assert status == 0 and "3 cells of snapshot 1" in shown and (tmp_path / "first").is_dir()

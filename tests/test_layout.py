@@ -17,7 +17,15 @@ MAY_IMPORT = {
     "train": {"platform", "corpus", "train"},
     "evaluate": {"platform", "corpus", "train", "evaluate"},
 }
-SHELVES = ("payload", "log", "query", "change", "upkeep", "report")  # of corpus, upper ones first
+SHELVES = (
+    "payload",
+    "log",
+    "query",
+    "change",
+    "upkeep",
+    "report",
+    "exports",
+)  # of corpus, upper ones first
 ROOT_FILES = {
     "__init__.py", "__main__.py", "cli.py", "corpus_cli.py", "options.py",
     "demo.py", "embedding.py",

@@ -1,0 +1,81 @@
+"""What leaves a corpus: put on record, then written aside, then there whole. Knows no format."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...platform.errors import CorpusError
+from ...platform.storage import publish, storing_in, sync_file, sync_folder
+
+if TYPE_CHECKING:
+    from ..store import Corpus
+    from ..stream import Selection
+
+
+@contextmanager
+def leaving(
+    corpus: "Corpus", selection: "Selection", target: Path, *, overwrite: bool = False
+) -> Generator[Path]:
+    """A hidden sibling to write to, file or folder, that becomes `target` if all goes well.
+
+    That the cells leave the corpus is put on record before anything is written: when some of them
+    are withdrawn later, `corpus vacuum --for-consent` names the file. A process that is killed
+    leaves the sibling, `.NAME.PID-....tmp`, and nothing under the name.
+
+    Args:
+        corpus: where from.
+        selection: the cells.
+        target: an absolute path.
+        overwrite: whether a file of that name is replaced.
+
+    Raises:
+        CorpusError: the name is taken, or there is no such folder.
+        StorageError: the disk says no.
+    """
+    refuse_taken(target, overwrite=overwrite)
+    corpus.record_use(
+        "export", target.name, where=selection.where, part=selection.part, uri=str(target)
+    )
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with storing_in(target.parent):
+            yield temporary
+            _sync(temporary)
+        refuse_taken(target, overwrite=overwrite)  # another may have been quicker
+        publish(temporary, target, "export")
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def refuse_taken(target: Path, *, overwrite: bool = False) -> None:
+    """Refuse a place where nothing can be written.
+
+    Raises:
+        CorpusError: the name is taken, or there is no such folder.
+    """
+    if not target.parent.is_dir():
+        raise CorpusError(f"{target}: there is no folder {target.parent}; make it first")
+    if os.path.lexists(target) and not (overwrite and target.is_file()):
+        raise CorpusError(f"{target} is there already: remove it, or give another name")
+
+
+def _sync(path: Path) -> None:
+    if not path.is_dir():
+        sync_file(path)
+        return
+    for folder, _, files in os.walk(path):
+        for name in files:
+            sync_file(Path(folder) / name)
+        sync_folder(Path(folder))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
