@@ -136,15 +136,34 @@ def export(
     ] = None,
     format: Annotated[  # noqa: A002 - the option's name
         str | None,
-        typer.Option(help="h5ad, zarr or parquet (a folder); told by OUT's ending where left out."),
+        typer.Option(
+            help="h5ad, zarr, parquet (a folder) or tokens (a data set of Hugging Face); told by "
+            "OUT's ending where left out, `.dataset` for tokens."
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Of tokens: geneformer-v2 (if left out), geneformer-v1, or a recipe."),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(help="Of tokens: columns of `cells` beside them; cell_id,cell_type if none."),
     ] = None,
 ) -> None:
     """Write cells to a file of your own, in blocks, whole or not at all; it goes on record."""
-    opened = open_corpus(corpus, snapshot)
-    n_cells = opened.export(out, where, _words(genes), form=format)
-    results().print(
-        f"{out}: {n_cells:,} cells of snapshot {opened.snapshot}", markup=False, soft_wrap=True
+    from .exporting import export_cells
+
+    told = export_cells(
+        open_corpus(corpus, snapshot),
+        out,
+        load_settings(),
+        form=format,
+        where=where,
+        genes=_words(genes),
+        recipe=recipe,
+        columns=_words(columns),
     )
+    results().print(told, markup=False, soft_wrap=True)
 
 
 @corpus_app.command(

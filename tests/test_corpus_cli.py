@@ -175,3 +175,28 @@ def test_export_writes_cells_and_says_how_many(ask: Run, corpus: Corpus, tmp_pat
     assert status == 1 and "did you mean 'h5ad'" in said
     status, shown, _ = ask("export", "first", "--format", "parquet", "--snapshot", "1")
     assert status == 0 and "3 cells of snapshot 1" in shown and (tmp_path / "first").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("t.dataset", "--genes", "CD3D"), "tokens are of the genes of a vocabulary"),
+        (("t.h5ad", "--recipe", "geneformer-v1"), "are of --format tokens, not of h5ad"),
+        (("t.dataset", "--recipe", "geneformer-v9"), "did you mean 'geneformer-v"),
+    ],
+)
+def test_export_tells_options_that_do_not_go_together(
+    ask: Run, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    status, _, remarks = ask("export", *words)
+    assert status == 1 and said in remarks
+    assert not (tmp_path / words[0]).exists()
+
+
+def test_export_of_tokens_by_a_recipe_of_the_corpus(ask: Run, tmp_path: Path) -> None:
+    words = ("--recipe", "geneformer-tiny", "--columns", "barcode,donor_id")
+    status, shown, _ = ask("export", "t.dataset", *words)
+    assert status == 0 and "t.dataset: 6 cells of snapshot 2" in shown
+    assert {"state.json", "vocabulary.json", "medians.json"} <= {
+        path.name for path in (tmp_path / "t.dataset").iterdir()
+    }

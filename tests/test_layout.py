@@ -28,7 +28,7 @@ SHELVES = (
 )  # of corpus, upper ones first
 ROOT_FILES = {
     "__init__.py", "__main__.py", "cli.py", "corpus_cli.py", "options.py",
-    "demo.py", "embedding.py",
+    "demo.py", "embedding.py", "exporting.py",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "deepspeed", "ray", "mlflow", "scanpy", "sklearn"}
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]

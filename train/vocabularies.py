@@ -27,11 +27,7 @@ def vocabulary_and_medians(
     """
     name = recipe.vocabulary.set
     if name != "corpus":
-        tokens, mapping, medians = (
-            find(f"{name}-{part}", settings) for part in ("tokens", "mapping", "medians")
-        )
-        version = name.removeprefix("geneformer-")
-        return official_vocabulary([tokens, mapping], version), official_medians(medians)
+        return official_set(name, settings)
     if recipe.vocabulary.medians is not None:
         medians = read_medians(Path(recipe.vocabulary.medians).expanduser())
     else:
@@ -45,3 +41,16 @@ def vocabulary_and_medians(
             "or a microRNA; was the corpus made with another species' gene reference?"
         )
     return Vocabulary(gene_ids=gene_ids), medians
+
+
+def official_set(name: str, settings: Settings) -> tuple[Vocabulary, MediansSet]:
+    """The official vocabulary and medians: `geneformer-v1` or `geneformer-v2`.
+
+    Raises:
+        ResourceError: a file is out of reach.
+    """
+    tokens, mapping, medians = (
+        find(f"{name}-{part}", settings) for part in ("tokens", "mapping", "medians")
+    )
+    version = name.removeprefix("geneformer-")
+    return official_vocabulary([tokens, mapping], version), official_medians(medians)
