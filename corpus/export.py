@@ -31,7 +31,11 @@ FORMS: Mapping[str, Callable[[Extract, Path, Callable[[int], None]], None]] = Ma
 
 
 def to_anndata(
-    corpus: "Corpus", *, where: str | None = None, genes: Sequence[str] | None = None
+    corpus: "Corpus",
+    *,
+    where: str | None = None,
+    genes: Sequence[str] | None = None,
+    lazy: bool = False,
 ) -> "AnnData":
     """The cells that a condition chooses, duplicates too (`obs["is_primary"]` tells them).
 
@@ -42,6 +46,8 @@ def to_anndata(
         corpus: where from.
         where: a bare condition over `cells`; None for all.
         genes: Ensembl ids or symbols to keep, in this order; None for all genes measured.
+        lazy: whether counts are read when they are needed (X is a dask array of CSR chunks), so
+            that the cells may be more than fit into memory.
 
     Returns:
         X: raw counts as float32 CSR (float64 where one exceeds 2**24). obs: index unique, column
@@ -51,8 +57,14 @@ def to_anndata(
     Raises:
         QueryError: the condition is refused, or no gene of that name was measured.
         NoCellsError: no cell is chosen.
+        CorpusError: `lazy`, and dask is not installed.
     """
-    return anndata_of(corpus, corpus.select(where, primary_only=False), genes=genes)
+    selection = corpus.select(where, primary_only=False)
+    if lazy:
+        from .exports.lazy import lazy_anndata
+
+        return lazy_anndata(Extract.of(corpus, selection, genes))
+    return anndata_of(corpus, selection, genes=genes)
 
 
 def anndata_of(

@@ -153,11 +153,20 @@ class Corpus(Changes):
 
         return verify(self, deep=deep, advance=advance)
 
-    def to_anndata(self, where: str | None = None, genes: Sequence[str] | None = None) -> "AnnData":
-        """The cells that a condition chooses as an AnnData object; see `corpus.export`."""
+    def to_anndata(
+        self,
+        where: str | None = None,
+        genes: Sequence[str] | None = None,
+        *,
+        lazy: bool = False,
+    ) -> "AnnData":
+        """The cells that a condition chooses as an AnnData object; see `corpus.export`.
+
+        With `lazy` counts are read when they are needed: X is a dask array.
+        """
         from .export import to_anndata
 
-        return to_anndata(self, where=where, genes=genes)
+        return to_anndata(self, where=where, genes=genes, lazy=lazy)
 
     def to_mudata(
         self, where: str | None = None, modalities: Sequence[str] | None = None
