@@ -177,7 +177,10 @@ def why(barcode: str, corpus: CorpusOption = None) -> None:
     "--corpus lake --format csv --output types.csv"
 )
 def sql(
-    query: Annotated[str, typer.Argument(help="One SELECT over the corpus's views.")],
+    query: Annotated[
+        str | None,
+        typer.Argument(help="One SELECT over the corpus's views; a shell where left out."),
+    ] = None,
     corpus: CorpusOption = None,
     snapshot: SnapshotOption = None,
     format: Annotated[str, typer.Option(help="table, csv, json or parquet.")] = "table",  # noqa: A002 - the option's name
@@ -186,7 +189,17 @@ def sql(
     """Answer a question from the corpus. Views: cells, genes, sources, expression, measured, ..."""
     from .corpus.query.answers import hand_over
 
-    hand_over(open_corpus(corpus, snapshot).sql(query), format, output)
+    opened = open_corpus(corpus, snapshot)
+    if query is not None:
+        hand_over(opened.sql(query), format, output)
+        return
+    from .corpus.query.shell import shell_of
+
+    if output is not None:
+        raise SettingsError("--output goes with a query; a shell's answers go to the screen")
+    status = shell_of(opened, form=format, home=load_settings().home).run()
+    if status:
+        raise typer.Exit(status)
 
 
 @app.command(
