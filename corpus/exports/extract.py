@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..store import Corpus
     from ..stream import Selection
 
-BLOCK = 4096
+BLOCK = 2048
 """Cells that are read at once: of 2,000 non-zeros each they are about 100 MB."""
 
 _NOT_GIVEN = ("content_hash", "segment", "row")
