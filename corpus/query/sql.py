@@ -148,6 +148,8 @@ class SqlEngine:
         connection.execute("SET memory_limit = '50%'")
         connection.execute(f"SET temp_directory = {literal(spill)}")
         connection.execute(f"SET max_temp_directory_size = '{free // 2}B'")
+        # Files never change: their footers are read once.
+        connection.execute("SET parquet_metadata_cache = true")
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")  # it would go to standard output
         connection.execute(f"SET allowed_paths = {list_of(allowed)}")

@@ -15,6 +15,7 @@ from ..log.rows import list_of, quote, select_rows
 from ..log.snapshots import Snapshot
 from ..payload.records import SegmentRecord
 from ..schema import DROPPED_COLUMNS
+from .listings import segment_table, source_table
 from .primaries import join_pairs
 
 _NO_STATISTICS = (
@@ -22,6 +23,20 @@ _NO_STATISTICS = (
     "NULL::VARCHAR AS mapping, 0::BIGINT AS n_cells, 0::BIGINT AS total, ''::VARCHAR AS filename "
     "WHERE false)"
 )
+
+_FILE_COLUMNS = pa.schema(
+    [
+        ("file", pa.string()),
+        ("segment", pa.string()),
+        ("first_place", pa.int64()),
+        ("source_id", pa.string()),
+        ("source_sha256", pa.string()),
+    ]
+)
+
+_PLACES_IN_MEMORY = 1 << 25
+"""Living cells whose places are kept in memory, at 20 bytes each; of more, each query reads them
+from Parquet."""
 
 
 class Views:
@@ -45,6 +60,7 @@ class Views:
         connection.execute("CREATE SCHEMA lake")
         self._makers = {
             "all_cells": self._make_all_cells,
+            "places": self._make_places,
             "cells": self._make_cells,
             "genes": self._make_genes,
             "measured": self._make_measured,
@@ -92,24 +108,48 @@ class Views:
         return files
 
     def _named_files(self, part: str) -> tuple[list[str], str]:
-        """The checked files of a part of every segment, and a table that tells whose they are."""
-        rows: dict[str, list[str]] = {
-            name: [] for name in ("file", "segment", "source_id", "source_sha256")
-        }
-        for record in self._records.values():
-            for file in self._files(part, [record]):
-                rows["file"].append(file)
-                rows["segment"].append(record.segment_id)
-                for name in ("source_id", "source_sha256"):
-                    rows[name].append(str(record.provenance[name]))
+        """The checked files of a part of every segment, and a table that tells whose they are.
+
+        `first_place` is the place of the segment's row 0 (see `_make_places`).
+        """
+        rows: list[dict[str, str | int]] = []
+        for number, record in enumerate(self._records.values()):
+            of_segment = {
+                "segment": record.segment_id,
+                "first_place": number << 32,
+                "source_id": str(record.provenance["source_id"]),
+                "source_sha256": str(record.provenance["source_sha256"]),
+            }
+            rows += [{"file": file, **of_segment} for file in self._files(part, [record])]
         table = f"lake.files_{part.removesuffix('.parquet')}"
-        self._store(table, pa.table(rows, schema=pa.schema([(n, pa.string()) for n in rows])))
-        return rows["file"], table
+        self._store(table, pa.Table.from_pylist(rows, schema=_FILE_COLUMNS))
+        return [str(row["file"]) for row in rows], table
 
     def _make_all_cells(self) -> None:
         """The rows as they are, in `lake`: without the search for duplicates."""
         rows = select_rows(self._snapshot.files, self._snapshot.columns)
         self._run(f"CREATE VIEW lake.all_cells AS SELECT * EXCLUDE (filename) FROM ({rows})")
+
+    def _make_places(self) -> None:
+        """Each living cell under one whole number: its segment's, times 2^32, and its row.
+
+        Counts find their cells by it: to join by a segment's name and a row took twice as long as
+        to read the counts of one gene.
+        """
+        self._need("all_cells")
+        segments = pa.table(
+            {
+                "segment": pa.array(list(self._records), pa.string()),
+                "first_place": pa.array([n << 32 for n in range(len(self._records))], pa.int64()),
+            }
+        )
+        self._store("lake.first_places", segments)
+        n_cells = sum(record.n_cells for record in self._records.values())
+        self._run(
+            f"CREATE {'TABLE' if n_cells <= _PLACES_IN_MEMORY else 'VIEW'} lake.places AS "
+            'SELECT s.first_place + c."row" AS place, c.cell_id, c."row" '
+            "FROM lake.all_cells c JOIN lake.first_places s USING (segment)"
+        )
 
     def _make_cells(self) -> None:
         self._need("all_cells")
@@ -162,33 +202,37 @@ class Views:
             record for name, record in self._records.items() if living.get(name, 0) < record.n_cells
         ]
         if thinned:
-            where = f"segment IN (SELECT unnest({list_of(r.segment_id for r in thinned)}))"
-            expression = list_of(self._files("expression", thinned))
-            of_file = {
-                str(record.folder / name): record.segment_id
-                for record in thinned
-                for name in record.files
-            }
-            self._store(
-                "lake.thinned",
-                pa.table({"file": list(of_file), "segment": list(of_file.values())}),
-            )
-            self._run(
-                "CREATE TABLE lake.alive AS SELECT f.segment, e.gene AS gene_id, count(*) AS "
-                'n_cells, sum(e."count")::BIGINT AS total '
-                f"FROM read_parquet({expression}, filename = true) e "
-                "JOIN lake.thinned f ON f.file = e.filename SEMI JOIN lake.all_cells c "
-                'ON c.segment = f.segment AND c."row" = e."row" GROUP BY ALL'
-            )
-            self._run(f"UPDATE lake.statistics SET n_cells = 0, total = 0 WHERE {where}")
-            self._run(
-                "UPDATE lake.statistics AS s SET n_cells = a.n_cells, total = a.total "
-                "FROM lake.alive a WHERE a.segment = s.segment AND a.gene_id = s.gene_id"
-            )
+            self._take_the_gone_off(thinned)
         self._run(
             "CREATE TABLE genes AS SELECT gene_id, min(symbol) AS symbol, min(biotype) AS biotype, "
             "min(mapping) AS mapping, count(*) AS n_segments, sum(n_cells)::BIGINT AS n_cells, "
             "sum(total)::BIGINT AS total FROM lake.statistics GROUP BY gene_id ORDER BY gene_id"
+        )
+
+    def _take_the_gone_off(self, thinned: Iterable[SegmentRecord]) -> None:
+        """Take from the statistics of some segments what their cells that are gone had."""
+        self._need("places")
+        _, names = self._named_files("expression")
+        rows = {record.segment_id: record.n_cells for record in thinned}
+        self._store(
+            "lake.thinned", pa.table({"segment": list(rows), "n_cells": list(rows.values())})
+        )
+        self._run(
+            "CREATE TABLE lake.gone AS SELECT place FROM (SELECT unnest(range(first_place, "
+            "first_place + t.n_cells)) AS place FROM lake.thinned t JOIN lake.first_places "
+            "USING (segment)) ANTI JOIN lake.places USING (place)"
+        )
+        files = list_of(self._files("expression", thinned))
+        self._run(
+            "CREATE TABLE lake.less AS SELECT f.segment, e.gene AS gene_id, count(*) AS n_cells, "
+            f'sum(e."count")::BIGINT AS total FROM read_parquet({files}, filename = true) e '
+            f"JOIN {names} f ON f.file = e.filename "
+            'SEMI JOIN lake.gone g ON g.place = f.first_place + e."row" GROUP BY ALL'
+        )
+        self._run(
+            "UPDATE lake.statistics AS s SET n_cells = s.n_cells - l.n_cells, "
+            "total = s.total - l.total "
+            "FROM lake.less l WHERE l.segment = s.segment AND l.gene_id = s.gene_id"
         )
 
     def _make_measured(self) -> None:
@@ -196,23 +240,23 @@ class Views:
         self._run("CREATE VIEW measured AS SELECT segment, gene_id FROM lake.statistics")
 
     def _make_expression(self) -> None:
-        self._need("genes")
+        self._need("genes", "places")
         files, names = self._named_files("expression")
         if files:
             source = (
                 f"read_parquet({list_of(files)}, filename = true) e "
                 f"JOIN {names} f ON f.file = e.filename "
                 "JOIN genes g ON g.gene_id = e.gene "
-                'JOIN lake.all_cells c ON c.segment = f.segment AND c."row" = e."row"'
+                'JOIN lake.places c ON c.place = f.first_place + e."row"'
             )
-            chosen = 'c.cell_id, c.segment, c."row", g.gene_id, g.symbol, e."count"'
+            chosen = 'c.cell_id, f.segment, c."row", g.gene_id, g.symbol, e."count"'
         else:
             source = "genes g, lake.all_cells c"
             chosen = 'c.cell_id, c.segment, c."row", g.gene_id, g.symbol, 0::UINTEGER AS "count"'
         self._run(f"CREATE VIEW expression AS SELECT {chosen} FROM {source}")
 
     def _make_sources(self) -> None:
-        self._store("main.sources", _source_table(self._snapshot))
+        self._store("main.sources", source_table(self._snapshot))
 
     def _make_source_obs(self) -> None:
         self._need("cells")
@@ -268,7 +312,7 @@ class Views:
         self._run(f"CREATE VIEW dropped AS {' UNION ALL '.join(selects)}")
 
     def _make_segments(self) -> None:
-        self._store("main.segments", _segment_table(self._snapshot))
+        self._store("main.segments", segment_table(self._snapshot))
 
     def _make_features(self) -> None:
         """The features of the modalities beside RNA, each once."""
@@ -291,19 +335,20 @@ class Views:
 
     def _make_companion(self, modality: str) -> None:
         """The numbers of one modality, of living cells."""
-        self._need("features", "all_cells")
+        self._need("features", "places")
         files, names = self._named_files(modality)
         kind = MODALITIES[modality]
-        chosen = 'c.cell_id, c.segment, c."row", g.feature_id, g.name'
         if files:
+            chosen = 'c.cell_id, f.segment, c."row", g.feature_id, g.name'
             source = (
                 f'{chosen}, e."{kind.column}" '
                 f"FROM read_parquet({list_of(files)}, filename = true) e "
                 f"JOIN {names} f ON f.file = e.filename "
                 f"JOIN features g ON g.modality = '{modality}' AND g.feature_id = e.feature "
-                'JOIN lake.all_cells c ON c.segment = f.segment AND c."row" = e."row"'
+                'JOIN lake.places c ON c.place = f.first_place + e."row"'
             )
         else:
+            chosen = 'c.cell_id, c.segment, c."row", g.feature_id, g.name'
             none = f'0::{kind.sql} AS "{kind.column}"'
             source = f"{chosen}, {none} FROM features g, lake.all_cells c WHERE 0=1"
         self._run(f"CREATE VIEW {modality} AS SELECT {source}")
@@ -313,78 +358,5 @@ class Views:
 
     def _store(self, name: str, table: pa.Table) -> None:
         self._connection.register("_given", table)
-        self._run(f"CREATE TABLE {name} AS SELECT * FROM _given")
+        self._run(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM _given")
         self._connection.unregister("_given")
-
-
-def _source_table(snapshot: Snapshot) -> pa.Table:
-    schema = pa.schema(
-        [
-            ("source_id", pa.string()),
-            ("status", pa.string()),
-            ("reason", pa.string()),
-            ("snapshot", pa.int64()),
-            ("committed_at", pa.timestamp("ms", tz="UTC")),
-            ("uri", pa.string()),
-            ("sha256", pa.string()),
-            ("n_bytes", pa.int64()),
-            ("reader", pa.string()),
-            ("layer", pa.string()),
-            ("n_read", pa.int64()),
-            ("n_kept", pa.int64()),
-            ("n_dropped", pa.int64()),
-            ("panel", pa.bool_()),
-            ("panel_use", pa.bool_()),
-            ("kind", pa.string()),
-            ("receipt", pa.string()),
-        ]
-    )
-    rows = [
-        {
-            "source_id": source.receipt.source_id,
-            "status": "accepted" if source.refused is None else "refused",
-            "reason": source.refused,
-            "snapshot": source.snapshot,
-            "committed_at": source.committed_at,
-            **{
-                name: getattr(source.receipt, name)
-                for name in ("uri", "sha256", "n_bytes", "reader", "layer", "n_read", "n_kept")
-            },
-            "n_dropped": source.receipt.n_dropped,
-            "panel": source.receipt.panel,
-            "panel_use": source.receipt.panel_use,
-            "kind": source.receipt.kind,
-            "receipt": source.receipt.to_json(),
-        }
-        for source in snapshot.sources
-    ]
-    return pa.Table.from_pylist(rows, schema=schema)
-
-
-def _segment_table(snapshot: Snapshot) -> pa.Table:
-    schema = pa.schema(
-        [
-            ("segment", pa.string()),
-            ("source_id", pa.string()),
-            ("n_cells", pa.int64()),
-            ("n_dropped", pa.int64()),
-            ("n_genes", pa.int64()),
-            ("n_nonzero", pa.int64()),
-            ("first_row", pa.int64()),
-            ("n_bytes", pa.int64()),
-        ]
-    )
-    rows = [
-        {
-            "segment": entry.segment_id,
-            "source_id": ", ".join(entry.sources),
-            "n_cells": entry.n_cells,
-            "n_dropped": entry.n_dropped,
-            "n_genes": entry.n_genes,
-            "n_nonzero": entry.n_nonzero,
-            "first_row": entry.first_row,
-            "n_bytes": sum(entry.n_bytes.values()),
-        }
-        for entry in snapshot.segments.values()
-    ]
-    return pa.Table.from_pylist(rows, schema=schema)
