@@ -125,6 +125,18 @@ class Corpus(Changes):
         """
         return self._engine.query(query)
 
+    def expression(
+        self, cells: str | None = None, genes: Sequence[str] | None = None
+    ) -> pa.RecordBatchReader:
+        """The stored counts of some cells and genes as a stream; see `query.count_stream`.
+
+        Raises:
+            QueryError: the cells' condition or SELECT is refused, or no gene has such a name.
+        """
+        from .query.count_stream import stream_counts
+
+        return stream_counts(self._engine, cells, genes)
+
     def log(self) -> list[dict[str, Any]]:
         """One entry a snapshot up to this one, newest first: who, when, what, counters, tags."""
         named = list(self.tags().values())

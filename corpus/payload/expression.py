@@ -12,7 +12,8 @@ from ..schema import VAR_COLUMNS
 from ..sketches import Sketch
 from ..sparse_counts import Columns, row_sums
 
-_ROW_GROUP = 1 << 18
+_ROW_GROUPS = 128
+_ROW_GROUP_SIZES = (1 << 14, 1 << 18)
 _ROWS_PER_FILE = 1 << 27
 _BATCH = 1 << 16
 """Values that pyarrow encodes at a time: it looks for the distinct genes of each batch."""
@@ -62,6 +63,7 @@ def write_gene_major(
     fields = [(column, pa.dictionary(pa.int32(), pa.string())), ("row", pa.uint32()),
               (number, numbers)]  # fmt: skip
     schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields])
+    size = _row_group_size(len(rows))
     for file, begin in enumerate(range(0, max(1, len(rows)), _ROWS_PER_FILE)):
         with pq.ParquetWriter(
             folder / f"{file:04d}.parquet",
@@ -77,8 +79,8 @@ def write_gene_major(
             write_page_checksum=True,
         ) as writer:
             stop = min(begin + _ROWS_PER_FILE, len(rows))
-            for start in range(begin, stop, _ROW_GROUP):
-                end = min(start + _ROW_GROUP, stop)
+            for start in range(begin, stop, size):
+                end = min(start + size, stop)
                 first, last = np.searchsorted(starts, [start, end - 1], side="right") - 1
                 ends = np.clip(starts[first + 1 : last + 2], None, end)
                 lengths = np.diff(ends, prepend=start)
@@ -87,4 +89,17 @@ def write_gene_major(
                     names.slice(int(first), len(lengths)),
                 )
                 group = [gene, pa.array(rows[start:end]), pa.array(values[start:end])]
-                writer.write_table(pa.table(group, schema=schema), row_group_size=_ROW_GROUP)
+                writer.write_table(pa.table(group, schema=schema), row_group_size=size)
+
+
+def _row_group_size(n_rows: int) -> int:
+    """Rows in a group: what a question about one gene decodes of a segment.
+
+    A footer is searched group by group, so that a large file takes larger groups; in a small one
+    (300,000 counts) groups of 2^14 made the question 2.5 times as fast as groups of 2^18.
+    """
+    fewest, most = _ROW_GROUP_SIZES
+    size = fewest
+    while size < most and size * _ROW_GROUPS < n_rows:
+        size *= 2
+    return size

@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 
 from ...platform.errors import QueryError, did_you_mean
+from .macros import MACROS
 
 VIEWS = (
     "cells",
@@ -98,10 +99,10 @@ _parsing = threading.Lock()
 
 
 def check_query(query: str) -> set[str]:
-    """Refuse a query that is not one SELECT over our views.
+    """Refuse a query that is not one SELECT over our views and macros.
 
     Returns:
-        The views that it names.
+        The views and macros that it names.
 
     Raises:
         QueryError: what is not allowed, by name.
@@ -222,10 +223,13 @@ def _check_tree(tree: dict[str, Any]) -> set[str]:
                 ours.add(str(item["table_name"]).lower())
         elif kind == "TABLE_FUNCTION":
             name = str(item["function"].get("function_name", "")).lower()
-            if name not in _TABLE_FUNCTIONS:
+            if name in MACROS:
+                ours.add(name)
+            elif name not in _TABLE_FUNCTIONS:
                 raise QueryError(
-                    f"the table function {name}() is not allowed: a query reads the views "
-                    f"{', '.join(VIEWS)}"
+                    f"the table function {name}() is not allowed{did_you_mean(name, MACROS)} (a "
+                    f"query reads the views {', '.join(VIEWS)}; its macros are "
+                    f"{', '.join(MACROS)})"
                 )
         elif kind == "SHOW_REF" and not item.get("query"):
             ours |= _shown(item)

@@ -17,14 +17,16 @@ flipped bits went unseen): each file is hashed once, before its first use in thi
 | `protein_abundance` | measured value of a live cell | the same, with `value` for `count` |
 | `features` | feature of these | `modality, feature_id, name, feature_type, genome, n_segments` |
 | `segments` | segment | `segment, source_id`, its figures and bytes |
+
+Questions about genes and groups have macros of their own (`corpus.query.macros`).
 """
 
 import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing, suppress
 from functools import partial
 
 import duckdb
@@ -34,6 +36,7 @@ from ...platform.errors import QueryError
 from ..log.rows import list_of, literal
 from ..log.snapshots import Snapshot
 from ..payload.records import SegmentRecord
+from .macros import MACROS
 from .sandbox import VIEWS, check_query, explain_error
 from .views import Views
 
@@ -61,6 +64,44 @@ class SqlEngine:
         """Run a query of ours, which may also use the schema `lake`; names the views it needs."""
         return self._run(query, set(views))
 
+    def stream(self, query: str, views: Iterable[str], rows: int) -> pa.RecordBatchReader:
+        """Run a query of ours, and hand its rows over as they are found.
+
+        Other queries may run meanwhile. What waits to be read is bounded, whatever the answer's
+        length.
+
+        Args:
+            query: see `inner`.
+            views: see `inner`.
+            rows: the most rows of a batch.
+
+        Raises:
+            QueryError: it does not run; a later batch may tell so, too.
+            DamageError: a file that it needs is not what was committed.
+        """
+        with self._lock, self._snapshot.telling_of_its_end():
+            connection = self._require(set(views)).cursor()
+            try:
+                found = connection.execute(query).to_arrow_reader(rows)
+            except duckdb.Error as error:
+                connection.close()
+                raise QueryError(explain_error(str(error), self._columns_of(views))) from error
+        return pa.RecordBatchReader.from_batches(found.schema, self._batches(connection, found))
+
+    def _batches(
+        self, connection: duckdb.DuckDBPyConnection, found: pa.RecordBatchReader
+    ) -> Generator[pa.RecordBatch]:
+        with closing(connection):
+            while True:
+                try:
+                    with self._snapshot.telling_of_its_end():
+                        batch = found.read_next_batch()
+                except StopIteration:
+                    return
+                except (duckdb.Error, pa.ArrowException, OSError) as error:
+                    raise QueryError(explain_error(str(error))) from error
+                yield batch
+
     def columns(self, view: str) -> list[str]:
         """The columns of a view."""
         with self._lock:
@@ -75,11 +116,7 @@ class SqlEngine:
         try:
             return connection.sql(query).to_arrow_table()
         except duckdb.Error as error:
-            known: set[str] = set()
-            for view in sorted(views & set(VIEWS)):
-                with suppress(duckdb.Error):  # a file has gone: the first error tells more
-                    known |= set(self._columns(connection, view))
-            raise QueryError(explain_error(str(error), known)) from error
+            raise QueryError(explain_error(str(error), self._columns_of(views))) from error
         except pa.ArrowException as error:
             raise QueryError(f"the answer does not fit a table: {error}") from error
 
@@ -114,6 +151,14 @@ class SqlEngine:
             raise answers[0]
         return answers[0]
 
+    def _columns_of(self, views: Iterable[str]) -> set[str]:
+        """The columns of all these views; those of `cells` where there are macros among them."""
+        known: set[str] = set()
+        for view in {"cells" if name in MACROS else name for name in views} & set(VIEWS):
+            with suppress(duckdb.Error):  # a file has gone: the first error tells more
+                known |= set(self._columns(self._require({view}), view))
+        return known
+
     def _columns(self, connection: duckdb.DuckDBPyConnection, view: str) -> list[str]:
         rows = connection.execute(f'SELECT column_name FROM (DESCRIBE "{view}")').fetchall()
         return [str(name) for (name,) in rows]
@@ -122,7 +167,7 @@ class SqlEngine:
         if self._connection is None or self._views is None:
             self._connection = self._connect()
         if self._views is not None:
-            self._views.make(*(view for view in ("all_cells", *VIEWS) if view in views))
+            self._views.make(*(view for view in ("all_cells", *VIEWS, *MACROS) if view in views))
         return self._connection
 
     def _connect(self) -> duckdb.DuckDBPyConnection:

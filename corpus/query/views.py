@@ -4,7 +4,7 @@ Knows files and columns; knows no query. A file is hashed once in a process befo
 DuckDB does not verify Parquet's page checksums (43 of 60 flipped bits went unseen).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import duckdb
@@ -16,6 +16,7 @@ from ..log.snapshots import Snapshot
 from ..payload.records import SegmentRecord
 from ..schema import DROPPED_COLUMNS
 from .listings import segment_table, source_table
+from .macros import MACROS
 from .primaries import join_pairs
 
 _NO_STATISTICS = (
@@ -71,6 +72,7 @@ class Views:
             "segments": self._make_segments,
             "features": self._make_features,
             **{modality: partial(self._make_companion, modality) for modality in MODALITIES},
+            **{name: partial(self._make_macro, name) for name in MACROS},
         }
 
     def make(self, *views: str) -> None:
@@ -191,7 +193,7 @@ class Views:
         files, names = self._named_files("statistics.parquet")
         source = f"read_parquet({list_of(files)}, filename = true)" if files else _NO_STATISTICS
         self._run(
-            "CREATE TABLE lake.statistics AS SELECT f.segment, s.gene_id, s.symbol, s.biotype, "
+            "CREATE VIEW lake.statistics AS SELECT f.segment, s.gene_id, s.symbol, s.biotype, "
             f"s.mapping, s.n_cells, s.total FROM {source} s JOIN {names} f ON f.file = s.filename"
         )
         found = self._connection.execute(
@@ -201,43 +203,61 @@ class Views:
         thinned = [
             record for name, record in self._records.items() if living.get(name, 0) < record.n_cells
         ]
-        if thinned:
-            self._take_the_gone_off(thinned)
+        self._count_the_gone(thinned)
         self._run(
-            "CREATE TABLE genes AS SELECT gene_id, min(symbol) AS symbol, min(biotype) AS biotype, "
-            "min(mapping) AS mapping, count(*) AS n_segments, sum(n_cells)::BIGINT AS n_cells, "
-            "sum(total)::BIGINT AS total FROM lake.statistics GROUP BY gene_id ORDER BY gene_id"
+            "CREATE TABLE genes AS SELECT s.gene_id, min(s.symbol) AS symbol, min(s.biotype) AS "
+            "biotype, min(s.mapping) AS mapping, count(*) AS n_segments, "
+            "sum(s.n_cells)::BIGINT - coalesce(any_value(g.n_cells), 0) AS n_cells, "
+            "sum(s.total)::BIGINT - coalesce(any_value(g.total), 0) AS total "
+            "FROM lake.statistics s LEFT JOIN lake.gone g USING (gene_id) "
+            "GROUP BY s.gene_id ORDER BY s.gene_id"
         )
 
-    def _take_the_gone_off(self, thinned: Iterable[SegmentRecord]) -> None:
-        """Take from the statistics of some segments what their cells that are gone had."""
+    def _count_the_gone(self, thinned: Sequence[SegmentRecord]) -> None:
+        """What the statistics of some segments hold of cells that are gone, gene by gene."""
         self._need("places")
-        _, names = self._named_files("expression")
         rows = {record.segment_id: record.n_cells for record in thinned}
-        self._store(
-            "lake.thinned", pa.table({"segment": list(rows), "n_cells": list(rows.values())})
+        counts = pa.table(
+            {
+                "segment": pa.array(list(rows), pa.string()),
+                "n_cells": pa.array(list(rows.values()), pa.int64()),
+            }
         )
+        self._store("lake.thinned", counts)
         self._run(
-            "CREATE TABLE lake.gone AS SELECT place FROM (SELECT unnest(range(first_place, "
+            "CREATE TABLE lake.gone_places AS SELECT place FROM (SELECT unnest(range(first_place, "
             "first_place + t.n_cells)) AS place FROM lake.thinned t JOIN lake.first_places "
             "USING (segment)) ANTI JOIN lake.places USING (place)"
         )
-        files = list_of(self._files("expression", thinned))
-        self._run(
-            "CREATE TABLE lake.less AS SELECT f.segment, e.gene AS gene_id, count(*) AS n_cells, "
-            f'sum(e."count")::BIGINT AS total FROM read_parquet({files}, filename = true) e '
+        _, names = self._named_files("expression")
+        files = self._files("expression", thinned)
+        source = (
+            f"read_parquet({list_of(files)}, filename = true) e "
             f"JOIN {names} f ON f.file = e.filename "
-            'SEMI JOIN lake.gone g ON g.place = f.first_place + e."row" GROUP BY ALL'
+            'SEMI JOIN lake.gone_places g ON g.place = f.first_place + e."row"'
         )
+        none = "(SELECT ''::VARCHAR AS gene, 0::UINTEGER AS \"count\" WHERE false) e"
         self._run(
-            "UPDATE lake.statistics AS s SET n_cells = s.n_cells - l.n_cells, "
-            "total = s.total - l.total "
-            "FROM lake.less l WHERE l.segment = s.segment AND l.gene_id = s.gene_id"
+            "CREATE TABLE lake.gone AS SELECT e.gene AS gene_id, count(*) AS n_cells, "
+            f'sum(e."count")::BIGINT AS total FROM {source if files else none} GROUP BY 1'
         )
 
     def _make_measured(self) -> None:
         self._need("genes")
-        self._run("CREATE VIEW measured AS SELECT segment, gene_id FROM lake.statistics")
+        # Few lists of genes serve many segments: each is kept once, under one of its segments.
+        self._run(
+            "CREATE TABLE lake.lists AS SELECT segment, min(segment) OVER (PARTITION BY n, a, b) "
+            "AS list FROM (SELECT segment, count(*) AS n, sum(hash(gene_id)) AS a, "
+            "bit_xor(hash(gene_id)) AS b FROM lake.statistics GROUP BY segment)"
+        )
+        self._run(
+            "CREATE TABLE lake.listed AS SELECT s.segment AS list, s.gene_id FROM lake.statistics "
+            "s SEMI JOIN lake.lists l ON l.list = s.segment"
+        )
+        self._run(
+            "CREATE VIEW measured AS SELECT l.segment, g.gene_id FROM lake.lists l "
+            "JOIN lake.listed g USING (list)"
+        )
 
     def _make_expression(self) -> None:
         self._need("genes", "places")
@@ -352,6 +372,10 @@ class Views:
             none = f'0::{kind.sql} AS "{kind.column}"'
             source = f"{chosen}, {none} FROM features g, lake.all_cells c WHERE 0=1"
         self._run(f"CREATE VIEW {modality} AS SELECT {source}")
+
+    def _make_macro(self, name: str) -> None:
+        self._need("cells", "genes", "measured", "expression")
+        self._run(MACROS[name])
 
     def _run(self, statement: str) -> None:
         self._connection.execute(statement)
