@@ -52,7 +52,7 @@ def stream_counts(
         views |= check_query(chosen)
         inner = f"SELECT cell_id FROM ({chosen.strip().rstrip(';')}\n)"
         check_query(inner)
-        query += f" SEMI JOIN ({inner}) USING (cell_id)"
+        query = f"WITH chosen AS ({inner}) {query} SEMI JOIN chosen USING (cell_id)"
     return engine.stream(query, views, ROWS)
 
 

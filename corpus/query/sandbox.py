@@ -212,7 +212,12 @@ def _check_tree(tree: dict[str, Any]) -> set[str]:
     }
     for name in named:
         # A catalog's name, named in one corner, would open DuckDB's own table in another.
-        if not re.fullmatch(r"\w+", name) or name in VIEWS or name in _catalog_tables():
+        if (
+            name.startswith("_lake_")  # the macros' own
+            or not re.fullmatch(r"\w+", name)
+            or name in VIEWS
+            or name in _catalog_tables()
+        ):
             raise QueryError(f"WITH {name!r}: choose a plain name that is not a view's")
     for item in _walk(tree):
         _check_kind(item)

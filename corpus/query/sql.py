@@ -82,7 +82,7 @@ class SqlEngine:
         with self._lock, self._snapshot.telling_of_its_end():
             connection = self._require(set(views)).cursor()
             try:
-                found = connection.execute(query).to_arrow_reader(rows)
+                found = connection.sql(query).to_arrow_reader(rows)
             except duckdb.Error as error:
                 connection.close()
                 raise QueryError(explain_error(str(error), self._columns_of(views))) from error
