@@ -166,10 +166,13 @@ class Views:
         links = self._snapshot.links()
         if links.num_rows:
             self._link(links)
-        self._run(
-            "CREATE VIEW cells AS SELECT c.*, d.cell_id IS NULL AS is_primary "
-            "FROM lake.all_cells c LEFT JOIN lake.duplicates d ON d.cell_id = c.cell_id"
-        )
+        found = self._connection.execute("SELECT count(*) FROM lake.duplicates").fetchone()
+        if found and found[0]:
+            told = "d.cell_id IS NULL AS is_primary FROM lake.all_cells c "
+            told += "LEFT JOIN lake.duplicates d ON d.cell_id = c.cell_id"
+        else:  # a join with nothing would be done for every question
+            told = "true AS is_primary FROM lake.all_cells c"
+        self._run(f"CREATE VIEW cells AS SELECT c.*, {told}")
 
     def _link(self, links: pa.Table) -> None:
         """Add the cells that two sources have in common under other lists of genes."""
