@@ -253,10 +253,7 @@ class Corpus(Changes):
             positions: positions in the selection; None for all of them.
             columns: columns of `cells` to put into `obs`, beside `cell_id`.
         """
-        if selection.snapshot != self.snapshot:
-            raise CorpusError(
-                f"the selection is of snapshot {selection.snapshot}, this is {self.snapshot}"
-            )
+        self.check_selection(selection)
         if positions is None:
             positions = np.arange(selection.n_cells)
         segment_of = selection.segment[positions]
@@ -283,6 +280,17 @@ class Corpus(Changes):
                 )
             )
         return batches
+
+    def check_selection(self, selection: Selection) -> None:
+        """Refuse cells that were chosen in another snapshot.
+
+        Raises:
+            CorpusError: they were.
+        """
+        if selection.snapshot != self.snapshot:
+            raise CorpusError(
+                f"the selection is of snapshot {selection.snapshot}, this is {self.snapshot}"
+            )
 
     def column(self, selection: Selection, name: str) -> pa.ChunkedArray:
         """A column of `cells` (or a lifted one) for a whole selection, in its order.

@@ -10,7 +10,8 @@ Array suffixes: c cell, g gene, n stored non-zero.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from ...platform.errors import DamageError
 from ..sparse_counts import Rows
 from .integrity import WAY_OUT
+from .pieces import Pieces
 from .shards import CHUNK, SEGMENT_ATTRIBUTE, ShardedArray, write_shards
 
 CHUNKS_PER_SHARD = 1 << 10
+_CHUNKS_A_TASK = 8
 _CSR = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0"}
 _DICT = {"encoding-type": "dict", "encoding-version": "0.1.0"}
 
@@ -214,6 +217,43 @@ class CountsReader:
                 f"were written: {WAY_OUT}"
             )
         return indptr, indices, counts
+
+    @property
+    def dtypes(self) -> tuple[np.dtype[Any], np.dtype[Any]]:
+        """How gene positions and counts are stored."""
+        return self._indices.dtype, self._data.dtype
+
+    def filling(
+        self,
+        rows: NDArray[np.int64],
+        indices: NDArray[Any],
+        counts: NDArray[Any],
+        place: int,
+    ) -> list[Callable[[], None]]:
+        """What fills rows into memory as they are stored: for threads, in any order.
+
+        Nothing is tested but the chunks' checksums: genes that do not ascend and counts of 0 are
+        for whoever takes cells from that memory.
+
+        Args:
+            rows: row numbers, ascending, each once. Shape (n_rows,).
+            indices: takes the gene positions; of `dtypes`, or wider.
+            counts: takes the counts; of `dtypes`, or wider.
+            place: where the first row is to begin; the others follow without a gap.
+        """
+        starts, stops = self.indptr[rows], self.indptr[rows + 1]
+        starts, stops = starts[starts < stops], stops[starts < stops]
+        if not len(starts):
+            return []
+        first = np.concatenate([[True], starts[1:] != stops[:-1]])  # of rows without a gap
+        last = np.concatenate([first[1:], [True]])
+        starts, stops = starts[first], stops[last]
+        places = place + np.cumsum(stops - starts) - (stops - starts)
+        tasks: list[Callable[[], None]] = []
+        for some in Pieces.of(starts, stops, places, CHUNK).cut(_CHUNKS_A_TASK):
+            tasks.append(partial(self._indices.fill, some, indices))
+            tasks.append(partial(self._data.fill, some, counts))
+        return tasks
 
     def blocks(
         self, n_chunks: int

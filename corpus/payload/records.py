@@ -171,13 +171,15 @@ def write_table(path: Path, table: pa.Table) -> None:
     )
 
 
-def read_table(path: Path) -> pa.Table:
-    """Read a Parquet file, its page checksums verified.
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file or some of its columns, page checksums verified.
 
     Raises:
         DamageError: it is missing or damaged.
     """
     try:
-        return pq.read_table(path, page_checksum_verification=True, memory_map=False)
+        return pq.read_table(
+            path, columns=columns, page_checksum_verification=True, memory_map=False
+        )
     except (pa.ArrowException, OSError) as error:
         raise DamageError(f"{path} cannot be read: {error}") from error

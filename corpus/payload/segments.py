@@ -15,10 +15,12 @@ A segment is written under a hidden sibling name and renamed, so that a folder t
 name is whole. A segment exists for readers only once a commit to `cells` names it.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -27,13 +29,16 @@ from numpy.typing import NDArray
 from ...platform.errors import CorpusError, DamageError
 from .. import content
 from ..sketches import Sketch
+from ..sparse_counts import Rows
 from .arrays import CountsReader
 from .companions import Companion, modalities_of
 from .integrity import WAY_OUT
-from .records import SegmentRecord
+from .records import SegmentRecord, read_table
 
 _STEERING = tuple(f"rna.zarr/X/{name}/zarr.json" for name in ("data", "indices", "indptr"))
 """Small files that say how the others are read: no checksum of their own tells of a change."""
+_GENE_LISTS: WeakValueDictionary[bytes, NDArray[np.object_]] = WeakValueDictionary()
+"""Each list of genes once in this process: a list of 30,000 takes 2 MB, and a corpus has few."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +86,16 @@ class Segment:
 
     @cached_property
     def gene_ids(self) -> NDArray[np.object_]:
-        """The measured genes, ascending. Shape (n_genes,)."""
-        return np.array(self.genes.column("gene_id").to_pylist(), dtype=object)
+        """The measured genes, ascending: one list for all segments that have the same.
+
+        Shape (n_genes,). Of the gene table, whose sketch is large, nothing else is kept.
+        """
+        self.record.check("statistics.parquet")
+        found = read_table(self.record.folder / "statistics.parquet", columns=["gene_id"])
+        names = np.array(found.column("gene_id").to_pylist(), dtype=object)
+        words = "\n".join(names.tolist()).encode()
+        digest = hashlib.blake2b(words, digest_size=16).digest()
+        return _GENE_LISTS.setdefault(digest, names)
 
     @property
     def sketch(self) -> Sketch:
@@ -121,24 +134,43 @@ class Segment:
                 f"rows {rows.min()} to {rows.max()} of segment {self.record.segment_id}, "
                 f"which has {self.record.n_cells}"
             )
-        indptr, indices, counts = self._counts.read(rows)
-        if content_keys is not None and len(self._proven) < self._counts.n_shards:
+        read = self._counts.read(rows)
+        if content_keys is not None:
+            self._prove(rows, content_keys, read)
+        return read
+
+    def prove(self, rows: NDArray[np.int64], content_keys: NDArray[np.uint64]) -> None:
+        """Read one cell of each shard that holds some of the rows, and was not proven, as `read`.
+
+        For whoever fills memory by `counts.filling`, which tests chunks only.
+
+        Raises:
+            DamageError: a shard holds other cells than `cells` knows of.
+        """
+        if len(self._proven) < self._counts.n_shards:
             for shard, place in self._counts.one_row_a_shard(rows):
-                if shard in self._proven:
-                    continue
-                start, end = int(indptr[place]), int(indptr[place + 1])
-                [key] = content.content_keys(
-                    content.content_hashes(
-                        [str(gene_id) for gene_id in self.gene_ids[indices[start:end]]],
-                        np.array([0, end - start]),
-                        np.arange(end - start, dtype=np.int32),
-                        counts[start:end],
-                    )
+                if shard not in self._proven:
+                    self.read(rows[place : place + 1], content_keys[place : place + 1])
+
+    def _prove(self, rows: NDArray[np.int64], content_keys: NDArray[np.uint64], read: Rows) -> None:
+        if len(self._proven) >= self._counts.n_shards:
+            return
+        indptr, indices, counts = read
+        for shard, place in self._counts.one_row_a_shard(rows):
+            if shard in self._proven:
+                continue
+            start, end = int(indptr[place]), int(indptr[place + 1])
+            [key] = content.content_keys(
+                content.content_hashes(
+                    [str(gene_id) for gene_id in self.gene_ids[indices[start:end]]],
+                    np.array([0, end - start]),
+                    np.arange(end - start, dtype=np.int32),
+                    counts[start:end],
                 )
-                if key != content_keys[place]:
-                    raise DamageError(
-                        f"{self.record.folder / 'rna.zarr/X'}: row {rows[place]} holds other "
-                        f"counts than the table cells knows of it: {WAY_OUT}"
-                    )
-                self._proven.add(shard)
-        return indptr, indices, counts
+            )
+            if key != content_keys[place]:
+                raise DamageError(
+                    f"{self.record.folder / 'rna.zarr/X'}: row {rows[place]} holds other "
+                    f"counts than the table cells knows of it: {WAY_OUT}"
+                )
+            self._proven.add(shard)

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 
 from ...platform.errors import DamageError
 from .integrity import WAY_OUT
+from .pieces import Pieces
+from .unpacking import unpack_part
 
 CHUNK = 1 << 17
 """Elements a chunk: 57 to 90 typical cells, the best of a sweep over 16, 64 and 256 cells."""
@@ -57,7 +60,7 @@ def write_shards(folder: Path, values: NDArray[Any], chunks_per_shard: int) -> N
 
 
 class ShardedArray:
-    """Whole chunks of one array that `corpus.arrays` wrote.
+    """Whole chunks of one array that `corpus.arrays` wrote, or pieces of them.
 
     A shard's file ends with its index (offset and length of each chunk, u64) and the index's
     crc32c; each chunk ends with its own. Source: Zarr v3 specification, sharding codec 1.0.
@@ -157,37 +160,93 @@ class ShardedArray:
                 self._decode(number, slot)
         return out
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of number as it is stored."""
+        return self._dtype
+
+    def fill(self, pieces: Pieces, out: NDArray[Any]) -> None:
+        """Unpack pieces to their places, in this thread; each chunk is read and checked once.
+
+        Args:
+            pieces: which.
+            out: where to; of the array's type, or of a wider one.
+
+        Raises:
+            DamageError: a chunk is not what was written.
+        """
+        straight = out.dtype == self._dtype
+        starts = np.flatnonzero(np.diff(pieces.chunk, prepend=-1)).tolist()
+        numbers = pieces.chunk[starts].tolist()
+        firsts, lengths, places = pieces.first, pieces.length, pieces.place
+        room: NDArray[Any] | None = None
+        with ExitStack() as opened:
+            shard, file = -1, None
+            for number, start, stop in zip(numbers, starts, [*starts[1:], None], strict=True):
+                if file is None or number // self._per_shard != shard:
+                    shard = number // self._per_shard
+                    file = opened.enter_context(self._open(shard))
+                packed = self._packed(number, file)
+                begin, end = (
+                    int(firsts[start]),
+                    int(firsts[start:stop][-1] + lengths[start:stop][-1]),
+                )
+                if straight and end - begin == int(lengths[start]):  # in one piece
+                    place = int(places[start])
+                    self._unpack(number, packed, begin, out[place : place + end - begin])
+                    continue
+                if room is None:
+                    room = np.empty(CHUNK, dtype=self._dtype)
+                self._unpack(number, packed, begin, room[: end - begin])
+                for first, length, place in zip(
+                    firsts[start:stop].tolist(),
+                    lengths[start:stop].tolist(),
+                    places[start:stop].tolist(),
+                    strict=True,
+                ):
+                    out[place : place + length] = room[first - begin : first - begin + length]
+
+    def _unpack(self, number: int, packed: bytes, first: int, out: NDArray[Any]) -> None:
+        """Elements of a chunk from `first` on."""
+        try:
+            unpack_part(packed, first, out, CHUNK)
+        except (RuntimeError, ValueError) as error:
+            raise DamageError(
+                f"{self._path(number // self._per_shard)}: chunk {number} cannot be unpacked "
+                f"({error}): {WAY_OUT}"
+            ) from error
+
     def _decode(self, number: int, out: NDArray[Any]) -> None:
+        with self._open(number // self._per_shard) as file:
+            packed = self._packed(number, file)
+        self._unpack(number, packed, 0, out)
+
+    def _packed(self, number: int, file: FileIO) -> bytes:
+        """A chunk as it is packed, its checksum and sizes checked."""
         shard, place = divmod(number, self._per_shard)
         path = self._path(shard)
-        with self._open(shard) as file:
-            index, end = self._index(shard, file)
-            offset, length = index[place].tolist()
-            if offset + length > end:  # a chunk that is not there has 2**64 - 1 for both
-                raise DamageError(
-                    f"{path}: chunk {number} is missing (the index places it at {offset}, "
-                    f"{length} bytes long, of {end}): {WAY_OUT}"
-                )
-            stored = _read(file, path, offset, length)
-        packed = _checked(stored)
+        index, end = self._index(shard, file)
+        offset, length = index[place].tolist()
+        if offset + length > end:  # a chunk that is not there has 2**64 - 1 for both
+            raise DamageError(
+                f"{path}: chunk {number} is missing (the index places it at {offset}, "
+                f"{length} bytes long, of {end}): {WAY_OUT}"
+            )
+        packed = _checked(_read(file, path, offset, length))
         if packed is None:
             raise DamageError(
                 f"{path}: chunk {number} is not what was written (crc32c differs): {WAY_OUT}"
             )
         n_values = int.from_bytes(packed[4:8], "little")
         n_packed = int.from_bytes(packed[12:16], "little")
-        expected = (out.nbytes, len(packed), out.itemsize)
+        n_bytes = CHUNK * self._dtype.itemsize
+        expected = (n_bytes, len(packed), self._dtype.itemsize)
         if len(packed) < _BLOSC_HEADER or (n_values, n_packed, packed[3]) != expected:
             raise DamageError(
                 f"{path}: chunk {number} says it holds {n_values} bytes in {n_packed}, expected "
-                f"{out.nbytes} in {len(packed)}: {WAY_OUT}"
+                f"{n_bytes} in {len(packed)}: {WAY_OUT}"
             )
-        try:
-            _BLOSC.decode(packed, out=out)
-        except (RuntimeError, ValueError) as error:
-            raise DamageError(
-                f"{path}: chunk {number} cannot be unpacked ({error}): {WAY_OUT}"
-            ) from error
+        return packed
 
     def _index(self, shard: int, file: FileIO) -> tuple[NDArray[np.uint64], int]:
         """Where each chunk of a shard lies, and where the chunks end."""

@@ -4,23 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cytolake.corpus.cells import CellBatch
+from cytolake.corpus.order import epoch_order, groups
 from cytolake.corpus.store import Corpus
-from cytolake.corpus.stream import Selection, Stream, epoch_order, groups
+from cytolake.corpus.stream import Stream
 from hypothesis import given
 from hypothesis import strategies as st
-
-
-def selection_of(n_cells: int) -> Selection:
-    return Selection(
-        segment_ids=("s",),
-        segment=np.zeros(n_cells, dtype=np.int32),
-        row=np.arange(n_cells, dtype=np.int32),
-        cell_id=np.arange(n_cells),
-        content_key=np.arange(n_cells, dtype=np.uint64),
-        n_counts=np.ones(n_cells, dtype=np.int64),
-        digest="",
-        snapshot=1,
-    )
+from numpy.typing import NDArray
 
 
 @given(
@@ -33,20 +23,19 @@ def selection_of(n_cells: int) -> Selection:
 def test_every_cell_comes_once_an_epoch(
     n_cells: int, seed: int, epoch: int, block: int, buffer: int
 ) -> None:
-    order = epoch_order(selection_of(n_cells), seed=seed, epoch=epoch, block=block, buffer=buffer)
+    order = epoch_order(n_cells, seed=seed, epoch=epoch, block=block, buffer=buffer)
     assert sorted(order.tolist()) == list(range(n_cells))
 
 
 def test_the_order_is_fixed_for_ever() -> None:
     """These numbers are in every checkpoint's position: a change of them is a change of format."""
-    order = epoch_order(selection_of(12), seed=7, epoch=1, block=2, buffer=6)
+    order = epoch_order(12, seed=7, epoch=1, block=2, buffer=6)
     assert order.tolist() == [5, 1, 10, 0, 11, 4, 3, 6, 8, 7, 9, 2]
 
 
 def test_seed_and_epoch_change_the_order() -> None:
-    chosen = selection_of(1000)
     orders = {
-        tuple(epoch_order(chosen, seed=seed, epoch=epoch).tolist())
+        tuple(epoch_order(1000, seed=seed, epoch=epoch).tolist())
         for seed in (0, 1)
         for epoch in (0, 1)
     }
@@ -54,7 +43,7 @@ def test_seed_and_epoch_change_the_order() -> None:
 
 
 def test_a_buffer_holds_whole_blocks() -> None:
-    order = epoch_order(selection_of(1024), seed=0, epoch=0, block=16, buffer=64)
+    order = epoch_order(1024, seed=0, epoch=0, block=16, buffer=64)
     for start in range(0, 1024, 64):
         blocks = np.unique(order[start : start + 64] // 16)
         assert len(blocks) == 4
@@ -66,8 +55,22 @@ def test_groups_cut_the_order_and_lose_nothing() -> None:
     assert np.concatenate(cut).tolist() == list(range(10))
 
 
+def cells_of(batches: list[CellBatch]) -> dict[int, tuple[object, ...]]:
+    """Each cell by its id: its genes with their counts, and all else that a batch says of it."""
+    found: dict[int, tuple[object, ...]] = {}
+    for batch in batches:
+        for row, obs in enumerate(batch.obs.to_pylist()):
+            places = slice(batch.indptr[row], batch.indptr[row + 1])
+            genes = batch.gene_ids[batch.indices[places]].tolist()
+            counts = dict(zip(genes, batch.counts[places].tolist(), strict=True))
+            assert list(counts) == sorted(counts)
+            key, total = batch.content_keys[row].item(), batch.n_counts[row].item()
+            found[obs["cell_id"]] = (counts, key, total, obs)
+    return found
+
+
 @pytest.mark.parametrize("buffer", [2, 3, 5, 16])
-@pytest.mark.parametrize("cells_per_group", [1, 2, 3])
+@pytest.mark.parametrize("cells_per_group", [1, 2, 3, 7])
 def test_a_stream_gives_what_reading_gives(
     fake_corpus: Corpus, buffer: int, cells_per_group: int
 ) -> None:
@@ -82,22 +85,46 @@ def test_a_stream_gives_what_reading_gives(
         buffer=buffer,
     )
     for epoch in (0, 1):
-        order = epoch_order(chosen, seed=3, epoch=epoch, block=1, buffer=buffer)
+        order = epoch_order(chosen.n_cells, seed=3, epoch=epoch, block=1, buffer=buffer)
         cut = groups(order, cells_per_group)
         assert stream.n_groups == len(cut)
         for index in reversed(range(stream.n_groups)):  # any rank, any order
             expected = fake_corpus.read(chosen, cut[index], columns=["barcode"])
-            found = stream.group(epoch, index)
-            assert [batch.obs.to_pydict() for batch in found] == [
-                batch.obs.to_pydict() for batch in expected
-            ]
-            assert [batch.counts.tolist() for batch in found] == [
-                batch.counts.tolist() for batch in expected
-            ]
-            assert [batch.content_keys.tolist() for batch in found] == [
-                batch.content_keys.tolist() for batch in expected
-            ]
+            [found] = stream.group(epoch, index)
+            assert cells_of([found]) == cells_of(expected)
+            assert found.obs.column("cell_id").to_pylist() == chosen.cell_id[cut[index]].tolist()
+            assert found.gene_ids is stream.gene_ids
     stream.close()
+
+
+def test_a_batch_is_never_written_to_again(fake_corpus: Corpus) -> None:
+    """Memory is used again only once nobody looks into it."""
+    chosen = fake_corpus.select(primary_only=False)
+    stream = Stream(fake_corpus, chosen, seed=0, cells_per_group=1, block=1, buffer=2)
+    kept: list[tuple[NDArray[np.uint32], NDArray[np.int32]]] = []
+    copies: list[tuple[list[int], list[int]]] = []
+    for epoch in range(6):
+        for [batch] in stream.epoch(epoch):
+            kept.append((batch.counts[:1], batch.indices[:1]))
+            copies.append((batch.counts[:1].tolist(), batch.indices[:1].tolist()))
+            del batch
+    stream.close()
+    assert [(counts.tolist(), indices.tolist()) for counts, indices in kept] == copies
+
+
+def test_deleted_cells_never_appear(two: Corpus) -> None:
+    before = two.select(primary_only=False)
+    gone = set(two.sql("SELECT cell_id FROM cells WHERE row % 5 = 2").column(0).to_pylist())
+    two.delete("row % 5 = 2")
+    corpus = Corpus.open(two.uri)
+    chosen = corpus.select(primary_only=False)
+    stream = Stream(corpus, chosen, seed=0, cells_per_group=7, block=4, buffer=16)
+    for epoch in range(3):
+        batches = [batch for [batch] in stream.epoch(epoch)]
+        seen = np.concatenate([batch.obs.column("cell_id").to_numpy() for batch in batches])
+        assert sorted(seen.tolist()) == sorted(set(before.cell_id.tolist()) - gone)
+    stream.close()
+    assert gone
 
 
 def test_the_same_files_give_the_same_stream_in_a_corpus_built_anew(
