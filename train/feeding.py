@@ -4,6 +4,7 @@ A step is a fixed list of groups of cells, dealt to the ranks in turn. Packing a
 inside a group, so a step holds the same packs on any number of ranks.
 """
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -93,7 +94,7 @@ class StepWork:
 
 
 class Feed:
-    """A rank's work, step by step, one step ahead in a thread of its own."""
+    """A rank's work, step by step, one step ahead in threads of its own."""
 
     def __init__(
         self,
@@ -122,6 +123,9 @@ class Feed:
         self._pack_tokens, self._rank, self._n_ranks = pack_tokens, rank, n_ranks
         self._ahead: dict[int, Future[StepWork]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cytolake-feed")
+        self._encoders = ThreadPoolExecutor(
+            min(4, os.cpu_count() or 1), thread_name_prefix="cytolake-encode"
+        )
         self.waited_s = 0.0
         """Seconds that steps had to wait for their packs so far."""
 
@@ -136,18 +140,22 @@ class Feed:
         return work
 
     def close(self) -> None:
-        """Let the thread go."""
+        """Let the threads go."""
         self._thread.shutdown(wait=True, cancel_futures=True)
+        self._encoders.shutdown(wait=True, cancel_futures=True)
 
     def _make(self, step: int) -> StepWork:
         epoch, step_groups = self._plan.groups_of(step)
+        # Cells are taken in order, here; what is made of them is made group by group, side by side.
+        begun: list[tuple[int, Future[list[MaskedPack]]]] = []
+        for group in step_groups[self._rank :: self._n_ranks]:
+            cells = self._stream.group(epoch, group)
+            begun.append((group, self._encoders.submit(self._packs_of, cells, epoch)))
         packs: list[MaskedPack] = []
         places: list[tuple[int, int]] = []
-        for group in step_groups[self._rank :: self._n_ranks]:
-            batches = self._stream.group(epoch, group)
-            tokens = TokenBatch.concatenate([self._encoding.encode(batch) for batch in batches])
-            for number, pack in enumerate(pack_cells(tokens, self._pack_tokens)):
-                packs.append(self._prepare(pack, epoch))
+        for group, made in begun:
+            for number, pack in enumerate(made.result()):
+                packs.append(pack)
                 places.append((group, number))
         n_cells, n_tokens = _sizes(packs)
         if not packs:
@@ -159,6 +167,10 @@ class Feed:
             n_cells=n_cells,
             n_tokens=n_tokens,
         )
+
+    def _packs_of(self, batches: Sequence[CellBatch], epoch: int) -> list[MaskedPack]:
+        tokens = TokenBatch.concatenate([self._encoding.encode(batch) for batch in batches])
+        return [self._prepare(pack, epoch) for pack in pack_cells(tokens, self._pack_tokens)]
 
 
 def _sizes(packs: Sequence[MaskedPack]) -> tuple[int, int]:

@@ -59,6 +59,7 @@ class RankValueEncoding:
         none = np.full(len(vocabulary.special), np.nan)
         self._median_of_token = np.concatenate([none, median_of_gene])
         self._tokens_of_list: dict[tuple[str, ...], NDArray[np.int32]] = {}
+        self._last_list: tuple[NDArray[np.object_], NDArray[np.int32]] | None = None
 
     def encode(self, batch: CellBatch) -> TokenBatch:
         """Encode cells. A cell without a gene of the vocabulary comes out without gene tokens."""
@@ -105,6 +106,9 @@ class RankValueEncoding:
 
     def _tokens_of(self, gene_ids: NDArray[np.object_]) -> NDArray[np.int32]:
         """The token of each gene of a list, -1 for a gene without token or median."""
+        last = self._last_list
+        if last is not None and last[0] is gene_ids:  # a stream has one list: no need to look
+            return last[1]
         names = tuple(gene_ids.tolist())
         tokens_g = self._tokens_of_list.get(names)
         if tokens_g is None:
@@ -113,6 +117,7 @@ class RankValueEncoding:
             if len(self._tokens_of_list) >= 64:  # a corpus has few gene lists, but not one
                 self._tokens_of_list.clear()
             self._tokens_of_list[names] = tokens_g
+        self._last_list = (gene_ids, tokens_g)
         return tokens_g
 
 
