@@ -227,12 +227,12 @@ class Stream:
         key = (epoch, number) if len(order) > self._buffer else (0, 0)
         with self._lock:
             held = self._held.pop(key, None)
+            while len(self._held) > 1:  # let go first, so that the memory is there for the next
+                self._held.pop(next(iter(self._held)))
             if held is None:
                 positions = np.sort(order[number * self._buffer : (number + 1) * self._buffer])
                 held = self._reader.submit(self._read, positions)
             self._held[key] = held  # the newest stands last
-            while len(self._held) > 2:
-                self._held.pop(next(iter(self._held)))
         return held
 
     def _read(self, positions: NDArray[np.int64]) -> HeldCells:
