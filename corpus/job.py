@@ -8,6 +8,7 @@ whoever imports this file has a Dataset already.
 
     cells = CellsDatasource("corpus/", where="tissue = 'blood'", columns=["cell_type"])
     dataset = ray.data.read_datasource(cells)      # cell_id, cell_type, n_counts, indices, counts
+    dataset = corpus.to_ray("tissue = 'blood'")    # the same, of an open corpus
     dataset.write_datasink(CellsDatasink("other/", "blood", cells.genes))
 """
 
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray.data
 from ray.data import Datasource, ReadTask
 from ray.data.block import Block, BlockAccessor, BlockMetadata
 from ray.data.datasource import Datasink, WriteResult
@@ -43,6 +45,30 @@ CELLS_PER_BLOCK = 4096
 CELLS_PER_SEGMENT = 8192
 _BYTES_A_COUNT = 8
 _ROW = 40  # room for a task's number above that of a row in it
+
+
+def to_ray(
+    corpus: Corpus,
+    where: str | None = None,
+    *,
+    genes: Sequence[str] | None = None,
+    columns: Sequence[str] = (),
+    primary_only: bool = True,
+) -> ray.data.Dataset:
+    """Cells of an open snapshot as a Dataset of rows; arguments as of `CellsDatasource`.
+
+    `indices` point into `genes` in ascending order of their ids, each once; where None, into all
+    that the snapshot measured.
+    """
+    source = CellsDatasource(
+        corpus.uri,
+        snapshot=corpus.snapshot,
+        where=where,
+        genes=genes,
+        columns=columns,
+        primary_only=primary_only,
+    )
+    return ray.data.read_datasource(source)
 
 
 class CellsDatasource(Datasource):

@@ -34,6 +34,7 @@ from .stream import Selection, selection_digest
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
+    from ray.data import Dataset
 
 
 class Corpus(Changes):
@@ -187,6 +188,18 @@ class Corpus(Changes):
         from .multimodal import to_mudata
 
         return to_mudata(self, where=where, modalities=modalities)
+
+    def to_ray(
+        self,
+        where: str | None = None,
+        *,
+        genes: Sequence[str] | None = None,
+        columns: Sequence[str] = (),
+    ) -> "Dataset":
+        """The cells that a condition chooses as a Dataset of Ray Data; see `corpus.job`."""
+        from .job import to_ray
+
+        return to_ray(self, where, genes=genes, columns=columns)
 
     # ------------------------------------------------------------------ cells
 

@@ -70,6 +70,18 @@ def test_counts_of_other_genes_are_left_out(two: Corpus) -> None:
     }
 
 
+def test_an_open_corpus_gives_its_own_snapshot(two: Corpus) -> None:
+    two.delete("source_id = 'blood'")  # in a newer one
+    dataset = two.to_ray("source_id = 'blood'", columns=["barcode"])
+    found = {row["cell_id"]: sorted(row["counts"]) for row in dataset.take_all()}
+    wanted = counts_by_cell(two, "source_id = 'blood' AND is_primary")
+    chosen = two.select("source_id = 'blood'").cell_id.tolist()
+    assert found == {cell: sorted(wanted.get(cell, {}).values()) for cell in chosen}
+    assert "barcode" in dataset.schema().names
+    with pytest.raises(NoCellsError):
+        Corpus.open(two.uri).to_ray("source_id = 'blood'")
+
+
 def test_a_source_is_pinned_to_its_snapshot(two: Corpus) -> None:
     from cytolake.corpus.job import CellsDatasource
 

@@ -1,13 +1,14 @@
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from cytolake.corpus.content import to_binary
 from cytolake.corpus.splits import Split, assign, folds
+from cytolake.corpus.store import Corpus
 from cytolake.platform.configuration import parse_values
-from cytolake.platform.errors import CorpusError, RecipeError
-from hypothesis import given
+from cytolake.platform.errors import CorpusError, NoCellsError, RecipeError
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 
@@ -53,6 +54,71 @@ def test_a_donor_is_never_cut_and_a_cell_without_donor_is_in_no_part() -> None:
     assert sides.pop(None) == {None}
     assert all(len(side) == 1 for side in sides.values())
     assert sorted(next(iter(side)) for side in sides.values()) == ["a", "a", "b", "b"]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), min_size=1, max_size=60),
+    st.lists(st.floats(0.05, 0.5), min_size=1, max_size=2),
+    st.integers(-(2**40), 2**40),
+    st.sampled_from(["donors", "cells"]),
+)
+def test_equal_donors_and_equal_contents_are_on_one_side(
+    cells: list[tuple[int, int]], shares: list[float], seed: int, kind: Literal["donors", "cells"]
+) -> None:
+    """Whatever the rows are: a donor has one part; a content has one, also cut from other rows."""
+    donors = [f"d{donor}" for donor, _ in cells]
+    table = table_of(len(cells), donor_id=donors)
+    fractions = {f"part{i}": share for i, share in enumerate(shares)}
+    split = Split(kind=kind, fractions=fractions, seed=seed)
+    parts = assign(split, table)
+    assert parts.tolist() == assign(split, table).tolist()
+    if kind == "donors":
+        for donor in set(donors):
+            assert len({part for part, d in zip(parts, donors, strict=True) if d == donor}) == 1
+    sizes = {name: int((parts == name).sum()) for name in fractions}
+    if kind == "cells":
+        for name, share in fractions.items():
+            assert abs(sizes[name] - share * len(cells)) <= 1
+
+
+@given(
+    st.sampled_from(["donors", "cells"]),
+    st.floats(0.1, 0.6),
+    st.integers(0, 1000),
+    st.sampled_from([None, "tissue = 'blood'", "tissue = 'lung'", "n_counts > 3"]),
+)
+@settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_no_content_and_no_donor_of_a_corpus_is_on_two_sides(
+    fake_corpus: Corpus,
+    kind: Literal["donors", "cells"],
+    share: float,
+    seed: int,
+    where: str | None,
+) -> None:
+    """Of any query's cells: a copy follows its primary cell, in another source as well."""
+    split = Split(kind=kind, fractions={"train": share, "test": 1 - share}, seed=seed)
+    rows = fake_corpus.sql("SELECT cell_id, donor_id FROM cells").to_pylist()
+    donor_of = {row["cell_id"]: row["donor_id"] for row in rows}
+    contents: dict[str, set[int]] = {}
+    donors: dict[str, set[str | None]] = {}
+    for part in ("train", "test"):
+        try:
+            everything = fake_corpus.select(where, split=split, part=part, primary_only=False)
+        except NoCellsError:
+            continue
+        contents[part] = set(everything.content_key.tolist())
+        try:
+            primaries = fake_corpus.select(where, split=split, part=part)
+        except NoCellsError:
+            continue
+        donors[part] = {donor_of[cell] for cell in primaries.cell_id.tolist()}
+    assert not contents.get("train", set()) & contents.get("test", set())
+    if kind == "donors":
+        assert not donors.get("train", set()) & donors.get("test", set())
 
 
 def test_overlapping_queries_are_refused() -> None:
