@@ -14,6 +14,7 @@ from ...platform.errors import VocabularyError
 from .tokens import TokenBatch
 
 _BEGIN, _END = "<cls>", "<eos>"
+_TokensOfList = tuple[NDArray[np.int32], bool]
 
 
 class RankValueEncoding:
@@ -58,12 +59,12 @@ class RankValueEncoding:
             )
         none = np.full(len(vocabulary.special), np.nan)
         self._median_of_token = np.concatenate([none, median_of_gene])
-        self._tokens_of_list: dict[tuple[str, ...], NDArray[np.int32]] = {}
-        self._last_list: tuple[NDArray[np.object_], NDArray[np.int32]] | None = None
+        self._tokens_of_list: dict[tuple[str, ...], _TokensOfList] = {}
+        self._last_list: tuple[NDArray[np.object_], _TokensOfList] | None = None
 
     def encode(self, batch: CellBatch) -> TokenBatch:
         """Encode cells. A cell without a gene of the vocabulary comes out without gene tokens."""
-        tokens_g = self._tokens_of(batch.gene_ids)
+        tokens_g, distinct = self._tokens_of(batch.gene_ids)
         lengths_c = np.minimum(np.diff(batch.indptr), self._n_genes) + (self.length - self._n_genes)
         places_c = np.concatenate([[0], np.cumsum(lengths_c)]).astype(np.int64)
         tokens_t, used_c = _rank(
@@ -76,6 +77,7 @@ class RankValueEncoding:
             self._n_genes,
             self._begin,
             self._end,
+            distinct,
         )
         if not np.array_equal(used_c, lengths_c):
             kept = np.arange(len(tokens_t)) - np.repeat(places_c[:-1], lengths_c)
@@ -97,28 +99,33 @@ class RankValueEncoding:
             The share of the stored counts that fall on genes of the vocabulary, and the share of
             the vocabulary's genes that the cells' gene list has.
         """
-        tokens_g = self._tokens_of(batch.gene_ids)
+        tokens_g, _ = self._tokens_of(batch.gene_ids)
         inside = tokens_g[batch.indices] >= 0
         total = int(batch.counts.sum(dtype=np.int64))
         on_vocabulary = int(batch.counts[inside].sum(dtype=np.int64)) / total if total else 0.0
         measured = len(np.unique(tokens_g[tokens_g >= 0]))
         return on_vocabulary, measured / int((~np.isnan(self._median_of_token)).sum())
 
-    def _tokens_of(self, gene_ids: NDArray[np.object_]) -> NDArray[np.int32]:
-        """The token of each gene of a list, -1 for a gene without token or median."""
+    def _tokens_of(self, gene_ids: NDArray[np.object_]) -> _TokensOfList:
+        """The token of each gene of a list, -1 for a gene without token or median.
+
+        And whether no token stands there twice.
+        """
         last = self._last_list
         if last is not None and last[0] is gene_ids:  # a stream has one list: no need to look
             return last[1]
         names = tuple(gene_ids.tolist())
-        tokens_g = self._tokens_of_list.get(names)
-        if tokens_g is None:
+        known = self._tokens_of_list.get(names)
+        if known is None:
             tokens_g = self.vocabulary.tokens_of(names)
             tokens_g[np.isnan(self._median_of_token[tokens_g])] = -1
+            used = tokens_g[tokens_g >= 0]
+            known = tokens_g, len(np.unique(used)) == len(used)
             if len(self._tokens_of_list) >= 64:  # a corpus has few gene lists, but not one
                 self._tokens_of_list.clear()
-            self._tokens_of_list[names] = tokens_g
-        self._last_list = (gene_ids, tokens_g)
-        return tokens_g
+            self._tokens_of_list[names] = known
+        self._last_list = gene_ids, known
+        return known
 
 
 @numba.njit(cache=True, nogil=True)
@@ -132,8 +139,12 @@ def _rank(
     n_genes: int,
     begin: int,
     end: int,
+    distinct: bool,
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:  # pragma: no cover - compiled
-    """Write each cell's tokens at its place; return them and each cell's number of tokens."""
+    """Write each cell's tokens at its place; return them and each cell's number of tokens.
+
+    `distinct` says that no two genes of the list have one token, so that none need be summed.
+    """
     n_cells = len(indptr) - 1
     out = np.empty(places_c[-1], dtype=np.int32)
     used_c = np.zeros(n_cells, dtype=np.int64)
@@ -145,25 +156,35 @@ def _rank(
     keys = np.empty(longest, dtype=np.float64)
     high = np.empty(longest, dtype=np.uint32)
     tally = np.empty((3, _DIGITS), dtype=np.int64)
-    order = np.empty(longest, dtype=np.int64)
-    spare = np.empty(longest, dtype=np.int64)
+    order = np.empty(longest, dtype=np.int32)
+    spare = np.empty(longest, dtype=np.int32)
     for cell in range(n_cells):
         n = 0
-        for place in range(indptr[cell], indptr[cell + 1]):
-            token = tokens_g[indices[place]]
-            if token < 0 or counts[place] == 0:
-                continue
-            slot = slot_of_token[token]
-            if slot < 0:
-                slot_of_token[token] = n
-                tokens[n] = token
-                keys[n] = np.float64(counts[place])
-                n += 1
-            else:  # two ids of the source meet in one token: their counts are summed
-                keys[slot] += np.float64(counts[place])
-        for i in range(n):
-            slot_of_token[tokens[i]] = -1
-            keys[i] /= median_of_token[tokens[i]]
+        genes = indices[indptr[cell] : indptr[cell + 1]]
+        found = counts[indptr[cell] : indptr[cell + 1]]
+        if distinct:
+            for i in range(len(genes)):
+                token = tokens_g[genes[i]]
+                if token >= 0 and found[i] != 0:
+                    tokens[n] = token
+                    keys[n] = np.float64(found[i]) / median_of_token[token]
+                    n += 1
+        else:
+            for i in range(len(genes)):
+                token = tokens_g[genes[i]]
+                if token < 0 or found[i] == 0:
+                    continue
+                slot = slot_of_token[token]
+                if slot < 0:
+                    slot_of_token[token] = n
+                    tokens[n] = token
+                    keys[n] = np.float64(found[i])
+                    n += 1
+                else:  # two ids of the source meet in one token: their counts are summed
+                    keys[slot] += np.float64(found[i])
+            for i in range(n):
+                slot_of_token[tokens[i]] = -1
+                keys[i] /= median_of_token[tokens[i]]
         _sort_by_high_words(keys, n, high, tally, order, spare)
         _sort_ties(keys, tokens, n, high, order)
         write = places_c[cell]
@@ -190,8 +211,8 @@ def _sort_by_high_words(
     n: int,
     high: NDArray[np.uint32],
     tally: NDArray[np.int64],
-    order: NDArray[np.int64],
-    spare: NDArray[np.int64],
+    order: NDArray[np.int32],
+    spare: NDArray[np.int32],
 ) -> None:  # pragma: no cover - compiled
     """Order keys > 0, descending, by the first 32 of their 64 bits: a radix sort in three passes.
 
@@ -212,18 +233,19 @@ def _sort_by_high_words(
             here = tally[turn, digit]
             tally[turn, digit] = before
             before += here
+    low, middle, top = tally[0], tally[1], tally[2]
     for i in range(n):
         digit = high[i] & np.uint32(_DIGITS - 1)
-        order[tally[0, digit]] = i
-        tally[0, digit] += 1
+        order[np.uint64(low[digit])] = i
+        low[digit] += 1
     for i in range(n):
-        digit = (high[order[i]] >> np.uint32(11)) & np.uint32(_DIGITS - 1)
-        spare[tally[1, digit]] = order[i]
-        tally[1, digit] += 1
+        digit = (high[np.uint64(order[i])] >> np.uint32(11)) & np.uint32(_DIGITS - 1)
+        spare[np.uint64(middle[digit])] = order[i]
+        middle[digit] += 1
     for i in range(n):
-        digit = high[spare[i]] >> np.uint32(22)
-        order[tally[2, digit]] = spare[i]
-        tally[2, digit] += 1
+        digit = high[np.uint64(spare[i])] >> np.uint32(22)
+        order[np.uint64(top[digit])] = spare[i]
+        top[digit] += 1
 
 
 @numba.njit(cache=True, nogil=True)
@@ -232,7 +254,7 @@ def _sort_ties(
     tokens: NDArray[np.int32],
     n: int,
     high: NDArray[np.uint32],
-    order: NDArray[np.int64],
+    order: NDArray[np.int32],
 ) -> None:  # pragma: no cover - compiled
     """Order what has equal high words by the whole key, descending, then by token, ascending."""
     first = 0
