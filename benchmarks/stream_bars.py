@@ -157,19 +157,17 @@ def compared(lake: Path, peer: Path | None, turns: int) -> dict[str, list[dict[s
     """Every way, in turns."""
     me = (sys.executable, "-m", "benchmarks.stream_bars", "--folder", str(lake.parent))
     whole = str(Corpus.open(lake).snapshot - 1)
-    ways: dict[str, tuple[str, ...]] = {
-        "raw, 1 % deleted": (*me, "--once", "raw"),
-        "raw, none deleted": (*me, "--once", "raw", "--snapshot", whole),
-        "encoded and packed": (*me, "--once", "encoded"),
-    }
+    ways: dict[str, tuple[str, ...]] = {"raw, 1 % deleted": (*me, "--once", "raw")}
+    if peer is not None:  # side by side, so that they meet the same load
+        script, folder = str(HERE / "annbatch_stream.py"), str(lake.parent / "peer")
+        ways["annbatch"] = (str(peer), script, folder, "--epochs", str(EPOCHS))
+    ways["raw, none deleted"] = (*me, "--once", "raw", "--snapshot", whole)
+    ways["encoded and packed"] = (*me, "--once", "encoded")
     ways |= {
         f"raw, block {block}": (*me, "--once", "raw", "--block", str(block))
         for block in BLOCKS
         if block != BLOCK
     }
-    if peer is not None:
-        script, folder = str(HERE / "annbatch_stream.py"), str(lake.parent / "peer")
-        ways["annbatch"] = (str(peer), script, folder, "--epochs", str(EPOCHS))
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
     for _ in range(turns):
         for name, words in ways.items():

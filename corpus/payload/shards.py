@@ -113,6 +113,7 @@ class ShardedArray:
         self._per_shard = shard // CHUNK
         self.n_shards = -(-self.n_chunks // self._per_shard)
         self._indexes: dict[int, tuple[NDArray[np.uint64], int]] = {}
+        self._paths: dict[int, Path] = {}
 
     def check_shards(self) -> None:
         """Read the index of every shard, so that `n_chunks` is no more than what is there.
@@ -265,7 +266,10 @@ class ShardedArray:
         return found
 
     def _path(self, shard: int) -> Path:
-        return self._folder / "c" / str(shard)
+        known = self._paths.get(shard)
+        if known is None:  # asked for with every chunk; to make one takes microseconds
+            known = self._paths[shard] = self._folder / "c" / str(shard)
+        return known
 
     def _open(self, shard: int) -> FileIO:
         path = self._path(shard)

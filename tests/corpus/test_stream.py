@@ -49,6 +49,28 @@ def test_a_buffer_holds_whole_blocks() -> None:
         assert len(blocks) == 4
 
 
+def entropy_of_sources(order: NDArray[np.int64], *, n_sources: int, batch: int) -> float:
+    """Mean bits that a cell's source has within a batch, of cells that lie source by source."""
+    sources = order * n_sources // len(order)
+    cut = sources[: len(sources) // batch * batch].reshape(-1, batch)
+    shares = np.stack([(cut == source).mean(axis=1) for source in range(n_sources)])
+    return float(-(shares * np.log2(np.where(shares > 0, shares, 1))).sum(axis=0).mean())
+
+
+def test_one_number_sets_how_near_batches_come_to_independent_draws() -> None:
+    """Cells lie source by source; a batch of a true shuffle has the entropy of a random draw."""
+    n_cells, how = 60_000, {"n_sources": 20, "batch": 256}
+    independent = entropy_of_sources(np.random.default_rng(0).permutation(n_cells), **how)
+    found = [
+        entropy_of_sources(epoch_order(n_cells, seed=0, epoch=0, block=block), **how) / independent
+        for block in (1, 16, 64, 256, 1024, 20_000)
+    ]
+    assert found == sorted(found, reverse=True)
+    assert found[0] == pytest.approx(1, abs=1e-3)
+    assert found[2] > 0.98, "the default"
+    assert found[-1] < 0.7, "three sources a buffer"
+
+
 def test_groups_cut_the_order_and_lose_nothing() -> None:
     cut = groups(np.arange(10), 4)
     assert [len(group) for group in cut] == [4, 4, 2]
