@@ -2,8 +2,6 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,25 +9,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..platform.errors import (
-    CorpusError,
-    NoCellsError,
-    QueryError,
-    RecipeError,
-    did_you_mean,
-)
+from ..platform.errors import CorpusError, QueryError, did_you_mean
 from ..platform.storage import local_path
-from .bulk import not_apart
 from .cells import CellBatch
 from .changes import Changes
-from .content import content_keys, from_binary
 from .log.snapshots import Snapshot, check_format, create_tables
 from .log.tags import snapshot_of
 from .payload.segments import Segment
-from .query.sandbox import check_condition, check_query
 from .query.sql import SqlEngine
-from .splits import PART, Split, assign
-from .stream import Selection, selection_digest
+from .selecting import select
+from .splits import Split
+from .stream import Selection
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -228,26 +218,15 @@ class Corpus(Changes):
             RecipeError: the split has no such part, or its parts overlap.
             NoCellsError: nothing is chosen.
         """
-        if (split is None) != (part is None):
-            raise RecipeError("a split needs the name of a part, and a part a split")
-        condition = "true" if where is None else check_condition(where)
-        table = self._engine.inner(
-            "WITH chosen AS (SELECT cell_id, segment, row, content_hash, n_counts, is_primary "
-            f"FROM cells WHERE {condition}) SELECT chosen.*, coalesce(d.primary_id, "
-            "chosen.cell_id) AS primary_id FROM chosen LEFT JOIN lake.duplicates d "
-            f"ON d.cell_id = chosen.cell_id WHERE is_primary OR {not primary_only}",
-            _views_of(where),
+        return select(
+            self.uri,
+            self.state,
+            self._engine,
+            where=where,
+            split=split,
+            part=part,
+            primary_only=primary_only,
         )
-        n_chosen = table.num_rows
-        if primary_only:
-            table = table.filter(pa.array(~not_apart(self.state, table.column("segment"))))
-        n_bulk = n_chosen - table.num_rows
-        if split is not None and part is not None:
-            table = table.filter(pa.array(self._is_in(split, part, table)))
-        if not table.num_rows:
-            raise NoCellsError(self._nothing_chosen(where, part))
-        found = self._selection(table, where, part, primary_only)
-        return replace(found, n_bulk_left_out=n_bulk)
 
     def read(
         self,
@@ -339,67 +318,3 @@ class Corpus(Changes):
                 folder = self.segments_folder / segment_id
                 self._segments[segment_id] = Segment.open(folder, entry.sha256)
             return self._segments[segment_id]
-
-    @cached_property
-    def _segment_order(self) -> tuple[str, ...]:
-        """Segments in the canonical order: by source sha256, then first row of the unit."""
-        return tuple(self.state.segments)
-
-    def _selection(
-        self, table: pa.Table, where: str | None, part: str | None, primary_only: bool
-    ) -> Selection:
-        number_of = {name: number for number, name in enumerate(self._segment_order)}
-        held = table.column("segment").combine_chunks().dictionary_encode()
-        numbers = np.array([number_of[name] for name in held.dictionary.to_pylist()])
-        segment = numbers[held.indices.to_numpy()]
-        row = table.column("row").to_numpy()
-        order = np.lexsort((row, segment))
-        hashes = from_binary(table.column("content_hash"))[order]
-        return Selection(
-            segment_ids=self._segment_order,
-            segment=segment[order].astype(np.int32),
-            row=row[order].astype(np.int32),
-            cell_id=table.column("cell_id").to_numpy()[order],
-            content_key=content_keys(hashes),
-            n_counts=table.column("n_counts").to_numpy()[order],
-            digest=selection_digest(hashes),
-            snapshot=self.snapshot,
-            where=where,
-            part=part,
-            primary_only=primary_only,
-        )
-
-    def _is_in(self, split: Split, part: str, table: pa.Table) -> NDArray[np.bool_]:
-        """Which of the cells lie in a part: through their primary cells."""
-        if part not in split.names:
-            raise RecipeError(
-                f"the split has no part {part!r}{did_you_mean(part, split.names)} "
-                f"(parts are {', '.join(split.names)})"
-            )
-        known = self._engine.columns("cells")
-        for name in split.columns:
-            if name not in known:
-                raise RecipeError(f"split: cells has no column {name!r}{did_you_mean(name, known)}")
-        chosen = ["cell_id", "content_hash", *(f'"{name}"' for name in split.columns)]
-        for name, condition in split.parts.items():
-            chosen.append(f'{check_condition(condition)} AS "{PART}{name}"')
-        views = {view for condition in split.parts.values() for view in _views_of(condition)}
-        everything = self._engine.inner(
-            f"SELECT {', '.join(chosen)} FROM cells WHERE is_primary", views | {"cells"}
-        )
-        ids = everything.column("cell_id").to_numpy()[assign(split, everything) == part]
-        return np.isin(table.column("primary_id").to_numpy(), ids)
-
-    def _nothing_chosen(self, where: str | None, part: str | None) -> str:
-        total = self._engine.inner("SELECT count(*) AS n FROM cells", {"cells"})
-        query = f"WHERE {where}" if where else "at all"
-        in_part = f" in part {part!r}" if part else ""
-        return (
-            f"{self.uri}, snapshot {self.snapshot}: no cell {query}{in_part}; "
-            f"the snapshot has {total.column('n')[0].as_py()} cells"
-        )
-
-
-def _views_of(where: str | None) -> set[str]:
-    """The views that a condition needs."""
-    return {"cells"} if where is None else check_query(f"SELECT 1 FROM cells WHERE (\n{where}\n)")
