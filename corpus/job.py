@@ -23,8 +23,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray.data
-from ray.data import Datasource, ReadTask
+from ray.data import Dataset, Datasource, ReadTask, read_datasource
 from ray.data.block import Block, BlockAccessor, BlockMetadata
 from ray.data.datasource import Datasink, WriteResult
 
@@ -54,7 +53,7 @@ def to_ray(
     genes: Sequence[str] | None = None,
     columns: Sequence[str] = (),
     primary_only: bool = True,
-) -> ray.data.Dataset:
+) -> Dataset:
     """Cells of an open snapshot as a Dataset of rows; arguments as of `CellsDatasource`.
 
     `indices` point into `genes` in ascending order of their ids, each once; where None, into all
@@ -68,7 +67,7 @@ def to_ray(
         columns=columns,
         primary_only=primary_only,
     )
-    return ray.data.read_datasource(source)
+    return read_datasource(source)
 
 
 class CellsDatasource(Datasource):

@@ -24,7 +24,8 @@ from .stream import Selection
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
-    from ray.data import Dataset
+
+    from .job import Dataset
 
 
 class Corpus(Changes):
