@@ -262,6 +262,7 @@ def test_ctrl_c_ends_the_question_and_not_the_shell(open_terminal: Callable[[], 
     terminal = open_terminal()
     terminal.type("SELECT half of a\n")
     terminal.wait_for("...> ")
+    time.sleep(0.5)  # readline shows its prompt a moment before it listens
     terminal.type("\x03")
     terminal.wait_for(PROMPT)
     terminal.type(f"{LONG}\n")

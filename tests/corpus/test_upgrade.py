@@ -1,8 +1,6 @@
 """A corpus of format 1 is lifted in place: the same cells, ids and numbers, whatever kills it."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,32 +19,12 @@ from cytolake.platform.faults import DEAD, watching
 from deltalake import DeltaTable, Field
 from deltalake.schema import PrimitiveType
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "format-1"
-N_SNAPSHOTS = 5  # created, blood, lung, the column `age`, skin
-
-DYING = """
-import sys
-from pathlib import Path
-from cytolake.corpus.change.upgrade import upgrade
-from cytolake.platform.faults import death, watching
-with watching(death(sys.argv[2], int(sys.argv[3]))):
-    upgrade(Path(sys.argv[1]))
-"""
+from .lifting import GOLDEN, N_SNAPSHOTS, die, is_lifted_whole, new_cells, old_cells
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(GOLDEN, tmp_path / "corpus"))
-
-
-def old_cells(version: int | None = None) -> list[dict[str, object]]:
-    table = DeltaTable(GOLDEN / "cells", version=version).to_pyarrow_table()
-    return sorted(table.to_pylist(), key=lambda row: row["cell_id"])
-
-
-def new_cells(folder: Path, snapshot: int | None = None) -> list[dict[str, object]]:
-    corpus = Corpus.open(folder, snapshot)
-    return corpus.sql("SELECT * EXCLUDE is_primary FROM cells ORDER BY cell_id").to_pylist()
 
 
 def test_an_older_corpus_is_refused_with_the_way_out(folder: Path) -> None:
@@ -143,35 +121,6 @@ def test_a_lifted_warning_names_no_cell() -> None:
     )
 
 
-def points() -> list[tuple[str, int]]:
-    """Every point that one upgrade reaches, once a time it is reached."""
-    import tempfile
-
-    reached: list[str] = []
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(shutil.copytree(GOLDEN, Path(place) / "corpus"))
-        with watching(reached.append):
-            upgrade(folder)
-    return [(point, reached[: i + 1].count(point)) for i, point in enumerate(reached)]
-
-
-def die(folder: Path, point: str, nth: int) -> int:
-    """Kill an upgrade at one of its points; its exit status."""
-    words = [sys.executable, "-c", DYING, str(folder), point, str(nth)]
-    return subprocess.run(words, check=False).returncode
-
-
-def is_lifted_whole(folder: Path) -> bool:
-    """Whether the corpus holds the old one's cells, nothing damaged and nothing left over."""
-    names = {path.name for path in folder.iterdir()}
-    whole = Corpus.open(folder).verify(deep=True) == [] and names == {
-        "cells",
-        "sources",
-        "segments",
-    }
-    return whole and new_cells(folder) == old_cells()
-
-
 @pytest.mark.parametrize(
     ("point", "nth"),
     [
@@ -191,14 +140,3 @@ def test_a_killed_upgrade_is_finished_by_the_same_command(
     assert die(folder, point, nth) == DEAD
     upgrade(folder)
     assert is_lifted_whole(folder)
-
-
-@pytest.mark.prove
-def test_an_upgrade_killed_at_any_point_is_finished_by_the_same_command(tmp_path: Path) -> None:
-    reached = points()
-    assert len(reached) > 40
-    for number, (point, nth) in enumerate(reached):
-        folder = Path(shutil.copytree(GOLDEN, tmp_path / str(number)))
-        assert die(folder, point, nth) == DEAD, point
-        upgrade(folder)
-        assert is_lifted_whole(folder), point
