@@ -332,12 +332,12 @@ def verify(
 def upgrade(corpus: CorpusOption = None) -> None:
     """Bring a corpus of an older format to this one: every cell, id and snapshot is kept."""
     from .corpus.change.upgrade import upgrade as run
+    from .platform.places import place_of
     from .platform.progress import progress
-    from .platform.storage import local_path
 
     uri = corpus_uri(corpus, load_settings())
     with progress("upgrading", None, "commits") as bar:
-        done = run(local_path(uri).absolute(), bar.advance)
+        done = run(place_of(uri), bar.advance)
     if done is None:
         results().print(f"{uri} has the newest format already", markup=False, soft_wrap=True)
         return

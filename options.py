@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .platform.errors import SettingsError
+from .platform.places import absolute_uri
 from .platform.settings import Settings, load_settings
-from .platform.storage import absolute_uri
 
 if TYPE_CHECKING:
     from .corpus.store import Corpus

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pyarrow as pa
 
-from ..platform.storage import local_path, publish, sync_file
+from ..platform.places import local_path
+from ..platform.storage import publish, sync_file
 from .log import commits
 from .log.history import CommittedSource
 from .log.receipts import Receipt

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from scipy import sparse
 
 from ..platform.errors import CorpusError, did_you_mean
+from ..platform.places import local_path
 from ..platform.progress import progress
-from ..platform.storage import local_path
 from .exports.anndata_files import write_h5ad, write_zarr
 from .exports.extract import Extract
 from .exports.placing import leaving, refuse_taken

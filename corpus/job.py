@@ -28,7 +28,7 @@ from ray.data.block import Block, BlockAccessor, BlockMetadata
 from ray.data.datasource import Datasink, WriteResult
 
 from ..platform.errors import CorpusError
-from ..platform.storage import local_path
+from ..platform.places import absolute_uri, place_of
 from .cell_rows import COUNTS, cells_to_rows, in_tables, rows_to_cells
 from .log.commits import Commit, commit_source
 from .log.leases import lease
@@ -111,7 +111,7 @@ class CellsDatasource(Datasource):
         """
         super().__init__()
         corpus = Corpus.open(uri, snapshot)
-        self.uri, self.snapshot = str(local_path(uri).absolute()), corpus.snapshot
+        self.uri, self.snapshot = absolute_uri(str(uri)), corpus.snapshot
         every = corpus.sql("SELECT DISTINCT gene_id FROM genes").column("gene_id").to_pylist()
         self.genes: tuple[str, ...] = tuple(sorted(set(every if genes is None else genes)))
         self._selection = corpus.select(where, primary_only=primary_only)
@@ -210,7 +210,7 @@ class CellsDatasink(Datasink[list[str]]):
         Raises:
             CorpusError: a gene stands twice, or `var` lacks one.
         """
-        self.uri, self.source_id = str(local_path(uri).absolute()), source_id
+        self.uri, self.source_id = absolute_uri(str(uri)), source_id
         self.genes = tuple(str(gene) for gene in genes)
         if len(set(self.genes)) < len(self.genes):
             raise CorpusError(f"source {source_id}: a gene appears twice: sum duplicates before")
@@ -229,20 +229,20 @@ class CellsDatasink(Datasink[list[str]]):
 
     def on_write_start(self, schema: pa.Schema | None = None) -> None:
         """Hold a lease: a vacuum spares what is staged."""
-        check_format(Path(self.uri))
-        self._held.enter_context(lease(Path(self.uri)))
+        check_format(place_of(self.uri))
+        self._held.enter_context(lease(place_of(self.uri)))
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> list[str]:
-        """Write some blocks as segments; the folders of these."""
-        folders: list[str] = []
+        """Write some blocks as segments; their names."""
+        names: list[str] = []
         n_rows = 0
         for table in in_tables(
             (BlockAccessor.for_block(block).to_arrow() for block in blocks), CELLS_PER_SEGMENT
         ):
             first_row = (ctx.task_idx << _ROW) + n_rows
-            folders.append(str(self._segment(table, first_row).folder))
+            names.append(self._segment(table, first_row).segment_id)
             n_rows += table.num_rows
-        return folders
+        return names
 
     def on_write_complete(self, write_result: WriteResult[list[str]]) -> None:
         """Commit the source.
@@ -252,8 +252,9 @@ class CellsDatasink(Datasink[list[str]]):
             ConflictError: another source of this name is there.
         """
         try:
-            folders = [folder for some in write_result.write_returns for folder in some]
-            records = [SegmentRecord.load(Path(folder)) for folder in folders]
+            folder = place_of(self.uri) / "segments"
+            names = [name for some in write_result.write_returns for name in some]
+            records = [SegmentRecord.load(folder / name) for name in names]
             records.sort(key=lambda record: int(record.provenance["first_row"]))
             self._check_barcodes(records)
             n_cells = sum(record.n_cells for record in records)
@@ -269,7 +270,7 @@ class CellsDatasink(Datasink[list[str]]):
                 genes={"names": len(self.genes)},
                 units=tuple(record.segment_id for record in records),
             )
-            self.commit = commit_source(Path(self.uri), receipt, records, replace=self._replace)
+            self.commit = commit_source(place_of(self.uri), receipt, records, replace=self._replace)
         finally:
             self._held.close()
 
@@ -284,7 +285,7 @@ class CellsDatasink(Datasink[list[str]]):
         own = [name for name in table.column_names if name not in (*COUNTS, *GIVEN_COLUMNS.names)]
         source_obs = table.select(own) if own else cells.obs.select(["barcode"])
         return write_segment(
-            Path(self.uri) / "segments" / segment_id,
+            place_of(self.uri) / "segments" / segment_id,
             segment_id,
             cells,
             self._var,

@@ -10,10 +10,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..platform.errors import CorpusError, QueryError, did_you_mean
-from ..platform.storage import local_path
+from ..platform.places import place_of
 from .cells import CellBatch
 from .changes import Changes
-from .log.snapshots import Snapshot, check_format, create_tables
+from .log.snapshots import Snapshot, check_format, create_tables, holds_corpus
 from .log.tags import snapshot_of
 from .payload.segments import Segment
 from .query.sql import SqlEngine
@@ -55,7 +55,7 @@ class Corpus(Changes):
             CorpusError: there is no such snapshot or tag, or a vacuum ended the snapshot.
             WithdrawnError: the snapshot holds cells that were withdrawn since.
         """
-        folder = local_path(uri).absolute()
+        folder = place_of(uri)
         check_format(folder)
         number = None if snapshot is None else snapshot_of(folder, snapshot)
         return cls(str(uri), Snapshot.load(folder, number))
@@ -67,18 +67,18 @@ class Corpus(Changes):
         Raises:
             CorpusError: the folder holds something.
         """
-        create_tables(local_path(uri).absolute())
+        create_tables(place_of(uri))
         return cls.open(uri)
 
     @classmethod
     def open_or_create(cls, uri: str | Path) -> "Corpus":
         """Open the corpus, or make an empty one where there is none."""
-        if (local_path(uri) / "cells" / "_delta_log").is_dir():
+        if holds_corpus(place_of(uri)):
             return cls.open(uri)
         try:
             return cls.create(uri)
         except CorpusError:
-            if (local_path(uri) / "cells" / "_delta_log").is_dir():  # another writer was first
+            if holds_corpus(place_of(uri)):  # another writer was first
                 return cls.open(uri)
             raise
 

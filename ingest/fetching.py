@@ -22,7 +22,8 @@ from rich.console import Console
 
 from ..platform.errors import SourceError, StorageError
 from ..platform.progress import Bar, progress
-from ..platform.storage import publish, remove_durably, storing_in, sync_folder, write_durably
+from ..platform.refusals import storing_in
+from ..platform.storage import publish, remove_durably, sync_folder, write_durably
 from ..platform.uris import identity, recorded, scheme_of
 from .remote import RemoteFile, RemoteSource, find_remote, look_again, reaching
 

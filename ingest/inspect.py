@@ -14,8 +14,8 @@ import pyarrow as pa
 from ..corpus.genes import OUTSIDE
 from ..corpus.schema import ANNOTATIONS
 from ..platform.errors import NotRawCountsError, SourceError
+from ..platform.places import local_path
 from ..platform.settings import Settings
-from ..platform.storage import local_path
 from .fetching import fetch
 from .harmonise import choose_names, harmonise
 from .metadata import as_text

@@ -16,9 +16,9 @@ from ..corpus.log.receipts import BULK, CELLS
 from ..corpus.schema import ANNOTATIONS
 from ..platform.configuration import Configuration, parse_toml, parse_values
 from ..platform.errors import RecipeError, SourceError, did_you_mean
+from ..platform.places import local_path
 from ..platform.resources import find
 from ..platform.settings import Settings
-from ..platform.storage import local_path
 from ..platform.uris import is_uri, recorded, scheme_of
 from .proof import Recovery
 from .remote import remote_sources

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..platform.faults import durable
-from ..platform.storage import publish, storing_in, sync_file
+from ..platform.refusals import storing_in
+from ..platform.storage import publish, sync_file
 
 
 @contextmanager

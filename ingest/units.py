@@ -25,6 +25,7 @@ from ..corpus.payload.writing import write_segment
 from ..corpus.sparse_counts import Rows
 from ..platform.configuration import Configuration
 from ..platform.errors import NotRawCountsError
+from ..platform.places import is_there
 from ..platform.storage import remove_durably
 from .companions import tested
 from .doublets import RowScores, read_scores, score_column
@@ -150,7 +151,7 @@ def prepare_unit(
     """
     segment_id = segment_id_of(opened.survey, unit)
     folder = segments / segment_id
-    if folder.exists():
+    if is_there(folder / "segment.json"):
         if not verify_segment(folder):
             return _prepared(unit, SegmentRecord.load(folder), adopted=True)
         # never committed: its source would have been "nothing added"

@@ -8,6 +8,8 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import Field
+
 from .configuration import Configuration, parse_values
 from .errors import RecipeError, SettingsError
 
@@ -26,7 +28,7 @@ class Settings(Configuration):
         resources: folders in which resources are looked up before anything is fetched.
     """
 
-    home: Path = Path("~/.cytolake")
+    home: Path = Field(default_factory=lambda: Path.home() / ".cytolake")
     corpus: str | None = None
     tracking: str | None = None
     address: str | None = None

@@ -1,64 +1,27 @@
-"""URIs to places, and bytes that stay: durable writes, removals, checksums, frozen files.
+"""Bytes that stay: durable writes, removals, checksums, frozen files.
 
 Knows no cell and no corpus. A file written here is there whole after a power cut, or not at all.
+A path in a mirror (`platform.mirrors`) stands for a place in a bucket: what is done to it here is
+done there first.
 Each durable action is a named step (`platform.faults`): the caller says what it is done to, the
 function adds what it does: `step="segment"` makes `publish` the step `segment/rename`.
 """
 
-import errno
 import hashlib
 import os
-import re
 import secrets
 import shutil
 import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
-from .errors import CytolakeError, SettingsError, StorageError
 from .faults import durable
+from .places import mirror_at
+from .refusals import storing_in
 
 _READ_SIZE = 1 << 20
 _REMOVED = ".removed-"
-_ERRNO = re.compile(r"(?:os error |errno )(\d+)", re.IGNORECASE)
-_TROUBLES = {
-    errno.ENOSPC: "the disk is full; free some space and run the same command again",
-    errno.EDQUOT: "the quota is used up; free some space and run the same command again",
-    errno.EROFS: "the disk is read-only; it can be read from, not written to",
-    errno.EACCES: "permission is denied; let its owner do it, or ask for the right to write",
-    errno.EPERM: "the system forbids it; is the folder marked immutable, or of another owner?",
-    errno.EIO: "the disk fails; look at the system's log before going on",
-}
-
-
-def local_path(uri: str | Path) -> Path:
-    """The local folder or file that a URI names.
-
-    Args:
-        uri: a path, with `~` allowed, or a `file://` URI.
-
-    Raises:
-        SettingsError: the URI has another scheme.
-    """
-    if isinstance(uri, Path):
-        return uri.expanduser()
-    scheme = urlparse(uri).scheme
-    if scheme == "file":
-        return Path(unquote(urlparse(uri).path))
-    if scheme and "://" in uri:
-        raise SettingsError(f"{uri}: {scheme}:// is not supported; give a path or a file:// URI")
-    return Path(uri).expanduser()
-
-
-def absolute_uri(uri: str) -> str:
-    """The same place, told so that a process in another working folder finds it too.
-
-    Raises:
-        SettingsError: as in `local_path`.
-    """
-    return uri if "://" in uri else str(local_path(uri).absolute())
 
 
 def sha256_file(path: Path) -> str:
@@ -68,28 +31,6 @@ def sha256_file(path: Path) -> str:
         while block := file.read(_READ_SIZE):
             digest.update(block)
     return digest.hexdigest()
-
-
-@contextmanager
-def storing_in(folder: Path) -> Generator[None]:
-    """Tell a disk that says no as an error of ours; every other error passes unchanged.
-
-    Libraries tell it in their own ways: as an OSError, or in words that hold the system's number.
-
-    Raises:
-        StorageError: the disk is full, read-only or failing, or the folder is not ours to write.
-    """
-    try:
-        yield
-    except CytolakeError:
-        raise
-    except Exception as error:
-        told = _ERRNO.search(str(error))
-        number = int(told[1]) if told else error.errno if isinstance(error, OSError) else None
-        trouble = _TROUBLES.get(number or 0)
-        if trouble is None:
-            raise
-        raise StorageError(f"{folder} cannot be written: {trouble}") from error
 
 
 def write_durably(path: Path, data: bytes, step: str = "file") -> None:
@@ -109,12 +50,18 @@ def create_durably(path: Path, data: bytes, step: str = "file") -> None:
     """Write a file that must not be there yet: of several writers one succeeds, whole.
 
     A temporary sibling is written and synced (step `.../write`), then linked to the name
-    (`.../link`): a link, unlike a rename, is refused where the name is taken.
+    (`.../link`): a link, unlike a rename, is refused where the name is taken. In a bucket the
+    object is created first (`.../put`), which decides.
 
     Raises:
         FileExistsError: the name is taken.
         StorageError: the disk says no.
     """
+    mirror = mirror_at(path)
+    if mirror is not None:
+        with durable(f"{step}/put"):
+            mirror.create(path, data)
+        path.unlink(missing_ok=True)  # what was here is not there any more
     with _written_beside(path, data, step) as temporary, storing_in(path.parent):
         with durable(f"{step}/link"):
             os.link(temporary, path)
@@ -123,13 +70,28 @@ def create_durably(path: Path, data: bytes, step: str = "file") -> None:
             temporary.unlink()
 
 
-def publish(temporary: Path, final: Path, step: str = "file") -> None:
+def publish(temporary: Path, final: Path, step: str = "file", *, last: str = "") -> None:
     """Give a synced file or folder its final name, in one step: `.../rename`.
+
+    Args:
+        temporary: what it is called now.
+        final: what it is to be called.
+        step: see `platform.faults`.
+        last: of a folder, the file that makes it whole: in a bucket, where a folder has no name
+            of its own, it comes last (all of it is the step `.../put`).
 
     Raises:
         OSError: a folder that holds something has the name.
         StorageError: the disk says no.
     """
+    mirror = mirror_at(final)
+    if mirror is not None:
+        with durable(f"{step}/put"):
+            if temporary.is_dir():
+                mirror.put_folder(temporary, final, last)
+                mirror.forget(final)  # what was here is not there any more
+            else:
+                mirror.put(final, temporary)
     with storing_in(final.parent), durable(f"{step}/rename"):
         temporary.rename(final)
         sync_folder(final.parent)
@@ -139,11 +101,16 @@ def remove_durably(path: Path, step: str = "file") -> None:
     """Remove a file or a folder so that nobody sees it half removed; what is not there is no fault.
 
     It is renamed to a hidden sibling (step `.../hide`), which then goes (`.../remove`). What a
-    crash leaves of the sibling, `finish_removals` takes away.
+    crash leaves of the sibling, `finish_removals` takes away. From a bucket it goes before
+    (`.../take`).
 
     Raises:
         StorageError: the disk says no.
     """
+    mirror = mirror_at(path)
+    if mirror is not None:
+        with durable(f"{step}/take"):
+            mirror.remove(path)
     hidden = path.with_name(f"{_REMOVED}{path.name}.{secrets.token_hex(4)}")
     with storing_in(path.parent):
         try:
@@ -153,6 +120,30 @@ def remove_durably(path: Path, step: str = "file") -> None:
         except FileNotFoundError:
             return
         _remove(hidden, step)
+
+
+def discard(path: Path) -> None:
+    """Remove a file that nothing names; what is not there is no fault.
+
+    Raises:
+        OSError: the disk says no.
+    """
+    mirror = mirror_at(path)
+    if mirror is not None:
+        mirror.remove(path)
+    path.unlink(missing_ok=True)
+
+
+def touch(path: Path) -> None:
+    """Make an empty file, or give the one that is there the time of now.
+
+    Raises:
+        OSError: the disk says no.
+    """
+    mirror = mirror_at(path)
+    if mirror is not None:
+        mirror.put(path, b"")
+    path.touch()
 
 
 def finish_removals(folder: Path, step: str = "file") -> None:

@@ -23,10 +23,10 @@ from ..corpus.store import Corpus
 from ..platform import errors
 from ..platform.configuration import flat
 from ..platform.errors import CytolakeError, TrainingError
+from ..platform.places import absolute_uri
 from ..platform.progress import Bar, progress
 from ..platform.session import ray_session
 from ..platform.settings import Settings
-from ..platform.storage import absolute_uri
 from ..platform.tracking import Tracker, open_run
 from .checkpoints import newest_checkpoint, read_info
 from .curves import training_curves

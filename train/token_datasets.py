@@ -20,8 +20,8 @@ from ..corpus.exports.placing import leaving, refuse_taken
 from ..corpus.medians import MediansSet
 from ..corpus.vocabularies import Vocabulary
 from ..platform.errors import NoCellsError, RecipeError, did_you_mean
+from ..platform.places import local_path
 from ..platform.progress import progress
-from ..platform.storage import local_path
 from .encodings.rank_value import RankValueEncoding
 from .encodings.tokens import TokenBatch
 from .vocabularies import official_set, vocabulary_and_medians

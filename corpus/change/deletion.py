@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...platform.errors import CorpusError
+from ...platform.storage import discard
 from ..log import history
 from ..log.chain import TableState, load_table
 from ..log.ledger import NewFile, Proposal, commit_and_clear
@@ -161,7 +162,7 @@ class _Withdrawal(_Deletion):
     def discard(self, landed: bool) -> None:
         super().discard(landed)
         if self._written is not None and not landed:
-            (self.folder / "withdrawn" / self._written[1].name).unlink(missing_ok=True)
+            discard(self.folder / "withdrawn" / self._written[1].name)
 
     def _tombstones(self, state: TableState) -> NewFile:
         """The file that lists them; what an earlier round wrote is used again if it is the same."""
@@ -169,7 +170,7 @@ class _Withdrawal(_Deletion):
             ending, file = self._written
             if ending.column("cell_id").equals(self._ending.column("cell_id")):
                 return file
-            (self.folder / "withdrawn" / file.name).unlink(missing_ok=True)
+            discard(self.folder / "withdrawn" / file.name)
         tombstones = tombstones_of(self._ending, state.properties[UUID])
         self._written = (self._ending, write_tombstones(self.folder, tombstones))
         return self._written[1]

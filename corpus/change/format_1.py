@@ -22,7 +22,8 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from ...platform.errors import DamageError
 from ...platform.faults import durable
-from ...platform.storage import freeze, sha256_file, storing_in, sync_file
+from ...platform.refusals import storing_in
+from ...platform.storage import freeze, sha256_file, sync_file
 from ..log.chain import (
     Record,
     create_table,

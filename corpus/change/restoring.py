@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...platform.errors import CorpusError, DamageError, WithdrawnError
+from ...platform.places import is_there
 from ..log import history
 from ..log.chain import TableState, load_table
 from ..log.history import Account
@@ -125,7 +126,7 @@ class _Restoration:
 def _check_segments(folder: Path, account: Account) -> None:
     for segment_id in account.segments:
         path = folder / "segments" / segment_id / "segment.json"
-        if not path.is_file():
+        if not is_there(path):
             raise DamageError(
                 f"{path} is missing, and the snapshot needs it: restore it from a copy"
             )

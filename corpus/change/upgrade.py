@@ -12,14 +12,9 @@ from pathlib import Path
 
 from ...platform.errors import CorpusError, DamageError, NotACorpusError
 from ...platform.faults import durable
-from ...platform.storage import (
-    finish_removals,
-    publish,
-    remove_durably,
-    storing_in,
-    sync_file,
-    sync_folder,
-)
+from ...platform.places import is_mirrored, named
+from ...platform.refusals import storing_in
+from ...platform.storage import finish_removals, publish, remove_durably, sync_file, sync_folder
 from ..log.chain import load_table, open_table
 from ..log.commits import project_sources
 from ..log.snapshots import FORMAT_KEY, UUID, check_format
@@ -60,8 +55,14 @@ def upgrade(folder: Path, advance: Callable[[float], None] = lambda _: None) -> 
         NotACorpusError: the folder holds no corpus.
         NewerFormatError: a newer cytolake wrote it.
         DamageError: a file of the old corpus is not what was committed; nothing is changed.
+        CorpusError: it lies in a bucket.
         StorageError: the disk says no; the same command goes on.
     """
+    if is_mirrored(folder):
+        raise CorpusError(
+            f"{named(folder)}: a corpus is upgraded in a file system: copy it to a disk, upgrade "
+            "it there, and copy it back under another name"
+        )
     if not (folder / "cells").is_dir() and (folder / _LIFTED / "cells").is_dir():
         _swap(folder)
     if not (folder / "cells" / "_delta_log").is_dir():

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...platform.errors import CorpusError
-from ...platform.storage import publish, storing_in, sync_file, sync_folder
+from ...platform.refusals import storing_in
+from ...platform.storage import publish, sync_file, sync_folder
 
 if TYPE_CHECKING:
     from ..store import Corpus

@@ -22,8 +22,9 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from ...platform.errors import CorpusError, DamageError
 from ...platform.faults import durable
-from ...platform.storage import storing_in
-from .witness import Witness, leave_witness, read_witness
+from ...platform.places import check_creates_once, delta_place, follow, refresh_file
+from ...platform.refusals import storing_in
+from .witness import Witness, leave_witness, read_witness, witness_file
 
 _RECORD = "cytolake.record"
 
@@ -118,11 +119,14 @@ def create_table(
     """
     state = digest_of_state(properties, columns, {})
     record = new_record(0, "created", body, state, parent="", at=at)
+    place, options = delta_place(folder)
     try:
+        check_creates_once(folder)
         with storing_in(folder), durable(f"{folder.name}/create"):
             DeltaTable.create(
-                folder,
+                place,
                 columns,
+                storage_options=options,
                 mode="error",
                 configuration={**_PROPERTIES, **properties},
                 commit_properties=CommitProperties(custom_metadata={_RECORD: _to_json(record)}),
@@ -130,8 +134,19 @@ def create_table(
             )
     except DeltaError as error:
         raise CorpusError(f"{folder} holds a table already: open it") from error
+    fetch_log(folder)
     leave_witness(folder, 0, record.digest)
     return record
+
+
+def fetch_log(folder: Path) -> None:
+    """Bring the copy of a log up to the one in its bucket, if it is in one; first the witness.
+
+    Raises:
+        StorageError: the bucket cannot be reached, or holds another log than it did.
+    """
+    refresh_file(witness_file(folder))
+    follow(folder / "_delta_log", ".json")
 
 
 def load_table(folder: Path, version: int | None = None) -> TableState:
@@ -141,6 +156,7 @@ def load_table(folder: Path, version: int | None = None) -> TableState:
         DamageError: the log cannot be read, or is not what was written.
         CorpusError: there is no such version.
     """
+    fetch_log(folder)
     witness = read_witness(folder)  # before the log: it is never ahead of it
     table = open_table(folder)
     records = _records(folder, table)
@@ -208,6 +224,19 @@ def open_table(folder: Path) -> DeltaTable:
         raise DamageError(f"{folder} holds no table") from error
     except (DeltaError, OSError, ValueError) as error:
         raise DamageError(f"{folder}: the table's log cannot be read: {error}") from error
+
+
+def writable(state: TableState) -> DeltaTable:
+    """The handle to commit on: of this version, where the log itself lies.
+
+    Raises:
+        StorageError: it lies in a bucket that would let two writers make the same commit.
+    """
+    place, options = delta_place(state.folder)
+    if options is None:
+        return state.table
+    check_creates_once(state.folder)
+    return DeltaTable(place, version=state.version, storage_options=options)
 
 
 def properties_of(record: Record, transactions: Sequence[str] = ()) -> CommitProperties:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...platform.errors import ConflictError, CorpusError, DamageError
-from ...platform.storage import sha256_file
+from ...platform.storage import discard, sha256_file
 from ..payload.records import SegmentRecord
 from ..schema import CELL_COLUMNS
 from . import history
@@ -226,7 +226,7 @@ class _SourceWriter:
 
     def _discard_links(self) -> None:
         if self._links is not None:
-            (self.folder / "links" / self._links.name).unlink(missing_ok=True)
+            discard(self.folder / "links" / self._links.name)
             self._links = None
 
     def discard(self, landed: bool) -> None:
@@ -236,7 +236,7 @@ class _SourceWriter:
         kept = {new.name for new in self._kept} if landed else set[str]()
         for new in self._files:
             if new.name not in kept:
-                (self.folder / "cells" / new.name).unlink(missing_ok=True)
+                discard(self.folder / "cells" / new.name)
         self._remover.discard(self._kept if landed else ())
 
     def _is_there(self, before: Receipt) -> bool:
@@ -336,4 +336,4 @@ def _append(folder: Path, kind: str, body: dict[str, Any], rows: list[dict[str, 
         return Proposal(kind=kind, body=body, adds=[new])
 
     if commit(folder / "sources", propose) is None:
-        (folder / "sources" / new.name).unlink(missing_ok=True)
+        discard(folder / "sources" / new.name)

@@ -5,15 +5,16 @@ Knows a folder and the file system's clock; knows no segment. A lease is a file 
 minutes after the holder's death.
 """
 
-import os
 import threading
-import time
 import uuid
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ...platform.storage import storing_in
+from ...platform.errors import StorageError
+from ...platform.places import files_in, modified_at, time_of_files
+from ...platform.refusals import storing_in
+from ...platform.storage import discard, touch
 
 _BEAT_SECONDS = 5.0
 _LIVE_SECONDS = 120.0
@@ -27,13 +28,13 @@ def lease(folder: Path) -> Generator[str]:
     path = folder / "leases" / name
     with storing_in(path.parent):
         path.parent.mkdir(exist_ok=True)
-        path.touch()
+        touch(path)
     over = threading.Event()
 
     def beat() -> None:
         while not over.wait(_BEAT_SECONDS):
-            with suppress(OSError):  # the next beat may succeed; it is made anew where it is gone
-                path.touch()
+            with suppress(OSError, StorageError):  # the next beat may do
+                touch(path)
 
     beating = threading.Thread(target=beat, name="lease", daemon=True)
     beating.start()
@@ -42,7 +43,7 @@ def lease(folder: Path) -> Generator[str]:
     finally:
         over.set()
         beating.join()
-        path.unlink(missing_ok=True)
+        discard(path)
 
 
 def live_leases(folder: Path, *, besides: str | None = None) -> list[str]:
@@ -54,35 +55,18 @@ def remove_dead_leases(folder: Path) -> None:
     """Take away the leases of holders that have died."""
     for path, live in _leases(folder):
         if not live:
-            path.unlink(missing_ok=True)
-
-
-def time_of_files(folder: Path) -> float:
-    """What time it is by the clock that dates the folder's files, in seconds since 1970.
-
-    A host's own clock may be set back or be another's; where nothing can be written it has to do.
-    """
-    probe = folder / f".clock.{uuid.uuid4().hex}.tmp"
-    try:
-        probe.touch()
-        now = probe.stat().st_mtime
-        probe.unlink()
-    except OSError:
-        return time.time()
-    return now
+            discard(path)
 
 
 def _leases(folder: Path) -> list[tuple[Path, bool]]:
     """Every lease, and whether it is live."""
     where = folder / "leases"
-    if not where.is_dir():
-        return []
-    names = sorted(name for name in os.listdir(where) if not name.startswith("."))
-    if not names:
+    held = files_in(where)
+    if not held:
         return []
     now = time_of_files(where)
     found: list[tuple[Path, bool]] = []
-    for name in names:
+    for path in held:
         with suppress(FileNotFoundError):  # given back meanwhile
-            found.append((where / name, now - (where / name).stat().st_mtime < _LIVE_SECONDS))
+            found.append((path, now - modified_at(path) < _LIVE_SECONDS))
     return found

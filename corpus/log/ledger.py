@@ -23,9 +23,19 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from ...platform.errors import ConflictError, CorpusError, CytolakeError, StorageError
 from ...platform.faults import durable
-from ...platform.storage import freeze, publish, sha256_file, storing_in, sync_file
+from ...platform.refusals import storing_in
+from ...platform.storage import freeze, publish, sha256_file, sync_file
 from ..payload.records import write_table
-from .chain import TableState, digest_of_state, load_table, new_record, properties_of
+from .chain import (
+    Record,
+    TableState,
+    digest_of_state,
+    fetch_log,
+    load_table,
+    new_record,
+    properties_of,
+    writable,
+)
 from .turns import Turn
 from .witness import hash_of_commit, leave_witness
 
@@ -181,7 +191,7 @@ def _try(state: TableState, proposal: Proposal) -> bool:
     ]
     try:
         with storing_in(state.folder), durable(f"{state.folder.name}/commit"):
-            state.table.create_write_transaction(
+            writable(state).create_write_transaction(
                 actions,
                 mode="append",
                 schema=state.table.schema(),
@@ -191,7 +201,7 @@ def _try(state: TableState, proposal: Proposal) -> bool:
         # Whether it took place is told by the log alone: a checkpoint after it may have failed.
         records = load_table(state.folder).records
         if len(records) > record.version and records[record.version].digest == record.digest:
-            leave_witness(state.folder, record.version, record.digest)
+            _landed(state, record)
             return True
         if isinstance(error, CommitFailedError):
             return False
@@ -200,8 +210,15 @@ def _try(state: TableState, proposal: Proposal) -> bool:
         raise CorpusError(
             f"{state.folder}: nothing is changed, for the commit failed: {error}"
         ) from error
-    leave_witness(state.folder, record.version, record.digest)
+    _landed(state, record)
     return True
+
+
+def _landed(state: TableState, record: Record) -> None:
+    """Say that a commit is in the log; the commit stands whether or not that can be said."""
+    with suppress(StorageError):
+        fetch_log(state.folder)
+    leave_witness(state.folder, record.version, record.digest)
 
 
 def _add_columns(state: TableState, proposal: Proposal) -> bool:
@@ -229,8 +246,8 @@ def _add_columns(state: TableState, proposal: Proposal) -> bool:
     fields: list[Field] = list(Schema.from_arrow(pa.schema(new)).fields)
     try:
         with storing_in(state.folder), durable(f"{state.folder.name}/columns"):
-            state.table.alter.add_columns(fields, commit_properties=properties_of(record))
-        leave_witness(state.folder, record.version, record.digest)
+            writable(state).alter.add_columns(fields, commit_properties=properties_of(record))
+        _landed(state, record)
     except CommitFailedError:
         pass  # another writer was first: begin again in either case
     except (DeltaError, OSError) as error:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ...platform.errors import DamageError
-from ...platform.storage import create_durably, remove_durably, storing_in, sync_folder
+from ...platform.places import refresh
+from ...platform.refusals import storing_in
+from ...platform.storage import create_durably, discard, remove_durably, sync_folder, touch
 
 
 def create_note(path: Path, body: Mapping[str, Any], step: str) -> None:
@@ -34,9 +36,9 @@ def create_note(path: Path, body: Mapping[str, Any], step: str) -> None:
             sync_folder(path.parent.parent)
     create_durably(path, note(body), step)
     with suppress(OSError):  # without a mark it is a note all the same
-        _mark(path).touch()
+        touch(_mark(path))
         if not path.exists():  # removed meanwhile
-            _mark(path).unlink(missing_ok=True)
+            discard(_mark(path))
 
 
 def remove_note(path: Path, step: str) -> None:
@@ -46,7 +48,7 @@ def remove_note(path: Path, step: str) -> None:
         StorageError: the disk says no.
     """
     with storing_in(path.parent):
-        _mark(path).unlink(missing_ok=True)
+        discard(_mark(path))
         sync_folder(path.parent)
     remove_durably(path, step)
 
@@ -57,6 +59,7 @@ def notes_in(folder: Path) -> list[Path]:
     Raises:
         DamageError: one is missing.
     """
+    refresh(folder)
     for mark in sorted(folder.glob(".*.there")):
         path = folder / f"{mark.name[1:].removesuffix('.there')}.json"
         if not path.exists() and mark.exists():  # else it is being removed

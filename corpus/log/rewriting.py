@@ -15,6 +15,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from ...platform.storage import discard
 from .chain import TableState
 from .ledger import NewFile, write_rows
 from .rows import open_engine, quote, select_rows
@@ -84,7 +85,7 @@ class Rewriter:
         names = {new.name for new in kept}
         for new in self._written.values():
             if new is not None and new.name not in names:
-                (self._folder / new.name).unlink(missing_ok=True)
+                discard(self._folder / new.name)
 
     def _affected(
         self, connection: duckdb.DuckDBPyConnection, state: TableState

@@ -6,7 +6,7 @@ so that they are complete whether or not the table `sources`, their projection, 
 
 import time
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,9 +22,10 @@ from ...platform.errors import (
     NotACorpusError,
     OlderFormatError,
 )
+from ...platform.places import files_in, folders_in, forget_copy, forget_gone, is_mirrored, named
 from ..schema import CELL_COLUMNS, FORMAT
 from . import history
-from .chain import Record, TableState, create_table, load_table, open_table
+from .chain import Record, TableState, create_table, fetch_log, load_table, open_table
 from .history import CommittedSource, SegmentEntry
 from .links import COLUMNS as LINK_COLUMNS
 from .links import read_links
@@ -87,6 +88,7 @@ class Snapshot:
         check_format(folder)
         state = load_table(folder / "cells", version)
         snapshot = cls.of_state(folder, state)
+        forget_ended(folder, state.records)
         if state.version != state.newest:
             snapshot.check_open()
         return snapshot
@@ -189,19 +191,26 @@ def create_tables(folder: Path) -> None:
     Raises:
         CorpusError: the folder holds something else, or is a corpus already.
     """
-    if folder.exists():
-        if not folder.is_dir():
-            raise CorpusError(f"{folder} is a file; a corpus needs a folder of its own")
-        others = {path.name for path in folder.iterdir()} - {"cells", "sources", "segments"}
-        if others:
-            raise CorpusError(
-                f"{folder} is not empty (it holds {min(others)}); give a corpus a folder of its own"
-            )
+    if folder.is_file():
+        raise CorpusError(f"{folder} is a file; a corpus needs a folder of its own")
+    found = {path.name for path in (*files_in(folder), *folders_in(folder))}
+    if others := found - {"cells", "sources", "segments"}:
+        raise CorpusError(
+            f"{named(folder)} is not empty (it holds {min(others)}); give a corpus a folder of "
+            "its own"
+        )
     (folder / "segments").mkdir(parents=True, exist_ok=True)
+    fetch_log(folder / "sources")
     if not (folder / "sources" / "_delta_log").is_dir():
         create_table(folder / "sources", SOURCE_COLUMNS, {FORMAT_KEY: str(FORMAT)}, {})
     properties = {FORMAT_KEY: str(FORMAT), UUID: uuid.uuid4().hex}
     create_table(folder / "cells", CELL_COLUMNS, properties, {"format": FORMAT})
+
+
+def holds_corpus(folder: Path) -> bool:
+    """Whether there is a corpus in a folder, or in the bucket that it stands for."""
+    fetch_log(folder / "cells")
+    return (folder / "cells" / "_delta_log").is_dir()
 
 
 def check_format(folder: Path) -> None:
@@ -213,10 +222,10 @@ def check_format(folder: Path) -> None:
         OlderFormatError: an older one did.
         DamageError: its log cannot be read.
     """
-    if not (folder / "cells" / "_delta_log").is_dir():
+    if not holds_corpus(folder):
         raise NotACorpusError(
-            f"{folder} holds no corpus (no table `cells` in it); check the path, or make one by "
-            "`cytolake ingest ... --corpus URI`"
+            f"{named(folder)} holds no corpus (no table `cells` in it); check the path, or make "
+            "one by `cytolake ingest ... --corpus URI`"
         )
     properties = open_table(folder / "cells").metadata().configuration
     if FORMAT_KEY not in properties or UUID not in properties:
@@ -236,8 +245,23 @@ def check_format(folder: Path) -> None:
         )
 
 
+def forget_ended(folder: Path, records: Sequence[Record]) -> None:
+    """Remove what a mirror still has of a corpus, where a vacuum took it out of the bucket."""
+    vacuums = [record.digest for record in records if record.kind == "vacuum"]
+    if not vacuums or not is_mirrored(folder):
+        return
+    seen = folder.parent / "vacuum"
+    if not seen.is_file() or seen.read_text() != vacuums[-1]:
+        for name in ("segments", "cells", "withdrawn", "links"):
+            forget_gone(folder / name)
+        for name, _ in history.removing(records):  # of that name there may be another by now
+            forget_copy(folder / "segments" / name)
+        seen.write_text(vacuums[-1])
+
+
 def refused_sources(folder: Path) -> list[CommittedSource]:
     """The sources that were refused, told by the commits to `sources`."""
+    fetch_log(folder / "sources")
     if not (folder / "sources" / "_delta_log").is_dir():
         return []
     return [

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...platform.errors import ConflictError, CorpusError, DamageError, did_you_mean
+from ...platform.places import refresh
 from .chain import who
 from .notes import create_note, notes_in, read_note, remove_note
 from .snapshots import Snapshot, now_ms
@@ -89,6 +90,7 @@ def remove_tag(folder: Path, name: str) -> None:
         CorpusError: there is no such tag.
     """
     path = _path(folder, name)
+    refresh(path.parent)
     if not path.exists():
         raise _unknown(folder, name, "has no tag")
     remove_note(path, "tag")

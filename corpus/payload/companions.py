@@ -30,7 +30,7 @@ from ..sparse_counts import by_column, row_sums
 from .arrays import CountsReader, write_counts
 from .expression import write_gene_major
 from .integrity import WAY_OUT
-from .records import SegmentRecord, write_table
+from .records import SegmentRecord, bring_parts, write_table
 
 _ROWS_AT_ONCE = 1024
 
@@ -137,6 +137,7 @@ class Companion:
             DamageError: the arrays are not what was written, or of other cells.
         """
         group = f"{self.modality}.zarr"
+        bring_parts([self.record], group)
         for name in self.record.files:
             if name.startswith(f"{group}/X/") and (
                 name.endswith("zarr.json") or "/indptr/c/" in name

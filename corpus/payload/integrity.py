@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from ...platform.errors import DamageError
+from ...platform.places import bring, bring_anew, named
 from ...platform.storage import sha256_file
 
 WAY_OUT = "restore it from a copy, or ingest the source again"
@@ -24,6 +25,9 @@ _hashing = threading.Lock()
 def check_file(path: Path, size: int, sha256: str | None) -> None:
     """Hold a file's bytes against what was committed; they are read once in this process.
 
+    A file that a bucket has is fetched first; a copy of it that is not what was committed is
+    fetched once more.
+
     Args:
         path: the file.
         size: how many bytes were written.
@@ -32,6 +36,21 @@ def check_file(path: Path, size: int, sha256: str | None) -> None:
     Raises:
         DamageError: it is missing, unreadable, or its bytes are others.
     """
+    try:
+        bring([path])
+        try:
+            _check_here(path, size, sha256)
+        except DamageError:
+            if not bring_anew(path):
+                raise
+            _check_here(path, size, sha256)
+    except FileNotFoundError:  # neither here nor in the bucket
+        raise DamageError(
+            f"{named(path)} is missing ({size} bytes were written): {WAY_OUT}"
+        ) from None
+
+
+def _check_here(path: Path, size: int, sha256: str | None) -> None:
     now = time.time_ns()
     try:
         found = path.stat()

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...platform.errors import DamageError, NewerFormatError
+from ...platform.places import bring, bring_anew, is_mirrored, named, sizes_in_bucket
 from ..schema import FORMAT
 from .integrity import WAY_OUT, check_file
 
@@ -62,8 +63,12 @@ class SegmentRecord:
         """
         path = folder / "segment.json"
         try:
+            bring([path])
             data = path.read_bytes()
             found = hashlib.sha256(data).hexdigest()
+            if sha256 not in (None, found) and bring_anew(path):  # it was of what is gone
+                data = path.read_bytes()
+                found = hashlib.sha256(data).hexdigest()
             if sha256 is not None and sha256 != found:
                 raise DamageError(
                     f"{path} has other bytes than were committed (sha256 {found:.12}, "
@@ -124,6 +129,18 @@ class SegmentRecord:
         self.check(name)
         return read_table(self.folder / name)
 
+    def bring_anew(self) -> None:
+        """Fetch every file once more from a bucket, if the segment is in one.
+
+        Raises:
+            DamageError: one is not there.
+        """
+        for name in self.files if is_mirrored(self.folder) else ():
+            try:
+                bring_anew(self.folder / name)
+            except FileNotFoundError as error:
+                raise DamageError(f"{named(self.folder / name)} is missing: {WAY_OUT}") from error
+
     def check(self, name: str) -> None:
         """Hold a file's bytes against the record, once in this process.
 
@@ -142,20 +159,47 @@ class SegmentRecord:
             parts[part] = parts.get(part, 0) + size
         return parts
 
-    def problems_of_sizes(self) -> Iterator[str]:
-        """A line for each file that is missing or has another size than was written."""
+    def problems_of_sizes(self, *, in_bucket: bool = True) -> Iterator[str]:
+        """A line for each file that is missing or has another size than was written.
+
+        Args:
+            in_bucket: of a segment in a bucket, ask the bucket; else only what is here is looked
+                at, for what is fetched later is held against its hash then.
+        """
+        sizes = sizes_in_bucket(self.folder) if in_bucket else None
         for name, (size, _) in self.files.items():
             path = self.folder / name
             try:
-                found = path.stat().st_size
+                found = path.stat().st_size if sizes is None else sizes[name]
+            except KeyError:
+                yield f"{named(path)} is missing ({size} bytes were written)"
+                continue
             except FileNotFoundError:
-                yield f"{path} is missing ({size} bytes were written)"
+                if in_bucket or not is_mirrored(path):
+                    yield f"{path} is missing ({size} bytes were written)"
                 continue
             except OSError as error:
                 yield f"{path} cannot be read: {error}"
                 continue
             if found != size:
                 yield f"{path} has {found} bytes, {size} were written"
+
+
+def bring_parts(records: Iterable[SegmentRecord], part: str) -> None:
+    """Fetch a part of many segments, several files at a time, where they are in a bucket still.
+
+    Raises:
+        DamageError: a file is not there either.
+    """
+    try:
+        bring(
+            record.folder / name
+            for record in records
+            for name in record.files
+            if name == part or name.startswith(part + "/")
+        )
+    except FileNotFoundError as error:
+        raise DamageError(f"{error} is missing: {WAY_OUT}") from None
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -33,7 +33,7 @@ from ..sparse_counts import Rows
 from .arrays import CountsReader
 from .companions import Companion, modalities_of
 from .integrity import WAY_OUT
-from .records import SegmentRecord, read_table
+from .records import SegmentRecord, bring_parts, read_table
 
 _STEERING = tuple(f"rna.zarr/X/{name}/zarr.json" for name in ("data", "indices", "indptr"))
 """Small files that say how the others are read: no checksum of their own tells of a change."""
@@ -61,7 +61,8 @@ class Segment:
             DamageError: a file is missing, has another size, or other bytes: it is named.
         """
         record = SegmentRecord.load(folder, sha256)
-        for problem in record.problems_of_sizes():
+        bring_parts([record], "rna.zarr")
+        for problem in record.problems_of_sizes(in_bucket=False):
             raise DamageError(f"{problem}: {WAY_OUT}")
         for name in _STEERING:
             record.check(name)

@@ -46,6 +46,7 @@ def verify_segment(folder: Path, deep: bool = False, *, sha256: str | None = Non
         problems = list(record.problems_of_sizes())
         if problems or not deep:
             return problems
+        record.bring_anew()
         return _deep(record)
     except (CytolakeError, OSError) as error:
         return [str(error)]

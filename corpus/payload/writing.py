@@ -18,12 +18,12 @@ import pyarrow as pa
 
 from ...platform.errors import CorpusError
 from ...platform.faults import durable
+from ...platform.refusals import storing_in
 from ...platform.storage import (
     freeze,
     publish,
     remove_durably,
     sha256_file,
-    storing_in,
     sync_file,
     sync_folder,
     write_durably,
@@ -195,13 +195,13 @@ def _seal(temporary: Path) -> dict[str, tuple[int, str]]:
 def _publish(temporary: Path, folder: Path) -> None:
     """Give a segment its name; where a whole one has it already, that one stays."""
     try:
-        publish(temporary, folder, "segment")
+        publish(temporary, folder, "segment", last="segment.json")
     except OSError:
         if not verify_segment(folder):
             shutil.rmtree(temporary)
         else:  # no whole segment there: what stands in the way is of no one
             remove_durably(folder, "segment")
-            publish(temporary, folder, "segment")
+            publish(temporary, folder, "segment", last="segment.json")
 
 
 def _in_order_of_genes(cells: CellBatch, var: pa.Table) -> tuple[CellBatch, pa.Table]:

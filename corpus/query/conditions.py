@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from ...platform.errors import CytolakeError, QueryError
+from ...platform.places import bring, files_in, folders_in
 from ..log import history
 from ..log.chain import TableState
 from ..log.rows import open_engine, select_rows
@@ -67,10 +68,9 @@ def choose_gone(folder: Path, state: TableState, where: str) -> pa.Table:
         DamageError: a file is damaged.
     """
     snapshot = Snapshot.of_state(folder, state)
+    there = {path.name for path in folders_in(folder / "segments")}
     segments = {
-        name: entry
-        for name, entry in history.every_entry(state.records).items()
-        if (folder / "segments" / name / "segment.json").exists()
+        name: entry for name, entry in history.every_entry(state.records).items() if name in there
     }
     tries_left = _TRIES
     while True:
@@ -96,8 +96,9 @@ def choose_gone(folder: Path, state: TableState, where: str) -> pa.Table:
 def _files_on_disk(folder: Path) -> dict[Path, int]:
     """Every whole file of a table, whether a version names it or not -> its bytes."""
     files: dict[Path, int] = {}
-    for path in folder.glob("[!.]*.parquet"):
+    for path in files_in(folder, ".parquet"):
         with suppress(FileNotFoundError):
+            bring([path])
             files[path] = path.stat().st_size
     return files
 

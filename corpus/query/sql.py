@@ -33,6 +33,7 @@ import duckdb
 import pyarrow as pa
 
 from ...platform.errors import QueryError
+from ...platform.places import bring
 from ..log.rows import list_of, literal
 from ..log.snapshots import Snapshot
 from ..payload.records import SegmentRecord
@@ -173,9 +174,11 @@ class SqlEngine:
     def _connect(self) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(":memory:")
         folder = self._snapshot.folder
+        segments = self._snapshot.segments
+        bring(folder / "segments" / name / "segment.json" for name in segments)
         records = {
             name: SegmentRecord.load(folder / "segments" / name, entry.sha256)
-            for name, entry in self._snapshot.segments.items()
+            for name, entry in segments.items()
         }
         allowed = [str(path) for path in self._snapshot.files]
         for record in records.values():

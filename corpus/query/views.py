@@ -13,7 +13,7 @@ import pyarrow as pa
 from ..features import MODALITIES
 from ..log.rows import list_of, quote, select_rows
 from ..log.snapshots import Snapshot
-from ..payload.records import SegmentRecord
+from ..payload.records import SegmentRecord, bring_parts
 from ..schema import DROPPED_COLUMNS
 from .listings import segment_table, source_table
 from .macros import MACROS
@@ -114,6 +114,7 @@ class Views:
 
         `first_place` is the place of the segment's row 0 (see `_make_places`).
         """
+        bring_parts(self._records.values(), part)
         rows: list[dict[str, str | int]] = []
         for number, record in enumerate(self._records.values()):
             of_segment = {

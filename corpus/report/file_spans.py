@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...platform.errors import DamageError
+from ...platform.places import files_in
 from ..log.rows import literal, open_engine, select_rows
 
 NEVER = 1 << 62
@@ -98,7 +99,8 @@ def rows_where(
     Raises:
         DamageError: a file is not what was committed.
     """
-    there = {span.name: span.n_bytes for span in of if (cells / span.name).exists()}
+    on_disk = {path.name for path in files_in(cells)}
+    there = {span.name: span.n_bytes for span in of if span.name in on_disk}
     rows = select_rows({cells / name: size for name, size in there.items()}, columns)
     wanted = str(value) if isinstance(value, int) else literal(value)
     with open_engine() as engine:

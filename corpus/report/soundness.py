@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ...platform.errors import CytolakeError
+from ...platform.places import bring, bring_anew, files_in, folders_in
 from ...platform.storage import sha256_file
 from ..log import history
 from ..log.chain import load_table
@@ -104,7 +105,7 @@ def unknown_files(corpus: "Corpus") -> list[Path]:
     known = set(history.every_entry(corpus.state.records))
     found = [
         path
-        for path in sorted(corpus.segments_folder.iterdir())
+        for path in folders_in(corpus.segments_folder)
         if path.name not in known or path.name.startswith(".")
     ]
     for name in ("cells", "sources"):
@@ -114,9 +115,8 @@ def unknown_files(corpus: "Corpus") -> list[Path]:
         text = "".join(path.read_text() for path in log)
         found += [
             path
-            for path in sorted((corpus.folder / name).iterdir())
-            if path.is_file()
-            and path not in (witness_file(state.folder), state.folder / ".turn")
+            for path in files_in(corpus.folder / name)
+            if path not in (witness_file(state.folder), state.folder / ".turn")
             and path.name not in ever
             and path.name not in text
         ]
@@ -129,6 +129,8 @@ def _problems_of_files(
     """Files that are named by their hash."""
     for path, size in files.items():
         try:
+            if not (deep and bring_anew(path)):
+                bring([path])
             found = path.stat().st_size
             digest = sha256_file(path) if deep and found == size else path.stem
         except FileNotFoundError:

@@ -6,17 +6,16 @@ speaks Ray.
 
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from ...platform import errors
 from ...platform.errors import CorpusError, CytolakeError
+from ...platform.places import absolute_uri, place_of
 from ...platform.progress import progress
 from ...platform.session import ray_session
 from ...platform.settings import Settings
-from ...platform.storage import local_path
 from ...platform.tasks import in_parallel
 from . import compaction
 from .compaction import CELLS_PER_SEGMENT, Compacted, Group
@@ -44,10 +43,10 @@ def compact(
         DamageError: a segment is damaged; nothing of its group is changed.
         ConflictError: other writers were first all the time.
     """
-    folder = local_path(corpus_uri).absolute()
+    uri = absolute_uri(corpus_uri)
 
     def prepare_all(groups: Sequence[Group]) -> Iterator[Prepared | None]:
-        tasks = [{"folder": str(folder), "segments": list(group)} for group in groups]
+        tasks = [{"corpus": uri, "segments": list(group)} for group in groups]
         with (
             ray_session(settings.address),
             progress("bringing segments together", len(tasks), "segments", console=console) as bar,
@@ -57,7 +56,7 @@ def compact(
                 yield _prepared(json.loads(row["result"]))
 
     return compaction.compact(
-        folder, cells_per_segment=cells_per_segment, small=small, prepare_all=prepare_all
+        place_of(uri), cells_per_segment=cells_per_segment, small=small, prepare_all=prepare_all
     )
 
 
@@ -65,7 +64,7 @@ def carry_out(row: dict[str, str]) -> dict[str, str]:
     """Do one task.
 
     Args:
-        row: `task`, the JSON of `folder` and `segments`.
+        row: `task`, the JSON of `corpus` and `segments`.
 
     Returns:
         `result`, the JSON of `prepared` (None where a segment is no longer there), or of `error`
@@ -73,7 +72,7 @@ def carry_out(row: dict[str, str]) -> dict[str, str]:
     """
     task: dict[str, Any] = json.loads(row["task"])
     try:
-        prepared = prepare(Path(task["folder"]), task["segments"])
+        prepared = prepare(place_of(task["corpus"]), task["segments"])
         answer: dict[str, Any] = {"prepared": None if prepared is None else prepared.to_values()}
     except CytolakeError as error:
         answer = {"error": str(error), "kind": type(error).__name__}

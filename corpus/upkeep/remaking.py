@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ...platform.errors import CorpusError, DamageError
+from ...platform.places import is_there
 from ...platform.storage import remove_durably
 from ..cells import CellBatch
 from ..content import content_keys, from_binary
@@ -134,7 +135,7 @@ def prepare(folder: Path, names: Sequence[str]) -> Prepared | None:
     attempt = 0
     while True:
         target = folder / "segments" / inputs.name(attempt)
-        if not target.exists():
+        if not is_there(target):
             break
         if _is_named(target, gone):  # by a vacuum, which has died since or is about to remove it
             remove_durably(target, "segment")

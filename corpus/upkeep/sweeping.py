@@ -5,19 +5,19 @@ by the commits alone, so that after a death the same sweep goes on where the las
 """
 
 import math
-import os
 import socket
 import time
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...platform.errors import CorpusError
-from ...platform.storage import finish_removals, remove_durably, storing_in
+from ...platform.places import files_in, folders_in, is_there, modified_at, size_of, time_of_files
+from ...platform.refusals import storing_in
+from ...platform.storage import finish_removals, remove_durably
 from ..log import history
 from ..log.chain import TableState, load_table
-from ..log.leases import live_leases, remove_dead_leases, time_of_files
+from ..log.leases import live_leases, remove_dead_leases
 from ..log.tags import remove_tag, tags
 from ..payload.records import SegmentRecord
 from ..payload.writing import is_alive
@@ -82,8 +82,8 @@ def sweep(
     """
     # What is on disk is listed first: what is committed after that is known to the state.
     tables = [folder / name for name in ("cells", "sources", "withdrawn", "links")]
-    listed = [path for table in tables for path in sorted(table.glob("[!.]*.parquet"))]
-    segments = sorted(_folders(folder / "segments"))
+    listed = [path for table in tables for path in files_in(table, ".parquet")]
+    segments = _whole_names(folder / "segments")
     staging = sorted((folder / "staging").iterdir()) if (folder / "staging").is_dir() else []
     spared = bool(live_leases(folder, besides=own_lease))
     cells = load_table(folder / "cells")
@@ -142,7 +142,7 @@ def remove_named(folder: Path) -> None:
     held = held_by(cells, open_versions(cells.records)).segments
     for name in sorted({segment_id for segment_id, _ in gone} - held.keys()):
         path = folder / "segments" / name
-        if path.is_dir() and _is_named(path, gone):
+        if is_there(path) and _is_named(path, gone):
             remove_durably(path, "segment")
 
 
@@ -161,7 +161,7 @@ def unneeded_segments(
         (entry.segment_id, entry.block) for entry in history.every_entry(state.records).values()
     }
     found: list[tuple[str, int]] = []
-    for path in sorted(_folders(folder / "segments")):
+    for path in _whole_names(folder / "segments"):
         if path.name in needed:
             continue
         try:
@@ -173,27 +173,15 @@ def unneeded_segments(
     return found
 
 
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; those that go meanwhile are left out."""
-    total = 0
-    if not path.is_dir():
-        with suppress(FileNotFoundError):
-            total = path.lstat().st_size
-    for place, _, names in os.walk(path):
-        for name in names:
-            with suppress(FileNotFoundError):
-                total += (Path(place) / name).lstat().st_size
-    return total
-
-
-def _folders(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.glob("[!.]*") if path.is_dir())
+def _whole_names(segments: Path) -> list[Path]:
+    """The folders of segments that have a name of their own."""
+    return [path for path in folders_in(segments) if not path.name.startswith(".")]
 
 
 def _age_ms(path: Path, now: float) -> float:
     """How long ago a file was written; one that is gone is as young as can be."""
     try:
-        return (now - path.lstat().st_mtime) * 1000
+        return (now - modified_at(path)) * 1000
     except FileNotFoundError:
         return -math.inf
 
@@ -218,10 +206,11 @@ def _is_whole(path: Path) -> bool:
 def _unfinished(segments: Path, held: Held, now: float, grace_ms: int) -> Iterator[Path]:
     """What writers have left in the folder of segments: hidden, or without a sound account."""
     here = f".{socket.gethostname()}."
-    for path in sorted(segments.iterdir()):
-        old = _age_ms(path, now) >= grace_ms
-        if not path.is_dir() or path.name.startswith(REMOVED):
+    hidden = [path for path in segments.glob(".*") if path.is_dir()]  # on this machine alone
+    for path in sorted({*hidden, *folders_in(segments)}):
+        if path.name.startswith(REMOVED):
             continue
+        old = _age_ms(path, now) >= grace_ms
         if path.name.startswith("."):
             _, found, pid = path.name.rpartition(here)
             if old or (found and pid.isdigit() and not is_alive(int(pid))):

@@ -27,7 +27,8 @@ from pydantic import Field, field_validator
 
 from ...platform.configuration import Configuration
 from ...platform.errors import CytolakeError, SourceError
-from ...platform.storage import storing_in, write_durably
+from ...platform.refusals import storing_in
+from ...platform.storage import write_durably
 from ...platform.uris import is_uri, recorded
 from .protocol import Names
 

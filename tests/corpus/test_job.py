@@ -45,7 +45,7 @@ def test_damage_that_a_worker_finds_is_damage_for_the_caller(two: Corpus, tmp_pa
 
 
 def test_a_task_is_answered_with_small_values_alone(two: Corpus) -> None:
-    task = {"folder": str(two.folder), "segments": ["blood-0", "lung-0"]}
+    task = {"corpus": str(two.folder), "segments": ["blood-0", "lung-0"]}
     answer = json.loads(carry_out({"task": json.dumps(task)})["result"])
     prepared = Prepared.from_values(answer["prepared"])
     assert set(prepared.inputs) == {"blood-0", "lung-0"} and prepared.n_cells == 48

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from cytolake.platform.errors import SettingsError, StorageError
 from cytolake.platform.faults import watching
+from cytolake.platform.places import local_path
+from cytolake.platform.refusals import storing_in
 from cytolake.platform.storage import (
     create_durably,
     finish_removals,
     freeze,
-    local_path,
     publish,
     remove_durably,
     sha256_file,
-    storing_in,
     write_durably,
 )
 
