@@ -108,7 +108,10 @@ class Bucket:
         import obstore
 
         with self._telling(name):
-            found = obstore.get(self._store, name)
+            try:
+                found = obstore.get(self._store, name)
+            except FileNotFoundError:
+                raise FileNotFoundError(f"{self.uri}/{name}") from None
             with path.open("xb") as file:
                 for piece in found.stream(min_chunk_size=4 << 20):
                     file.write(piece)
@@ -145,8 +148,9 @@ class Bucket:
                 found = obstore.get(self._store, name)
                 if bytes(found.bytes()) != before:
                     return False
-                mark = {"e_tag": found.meta["e_tag"], "version": found.meta.get("version")}
-                obstore.put(self._store, name, data, mode=mark)  # pyright: ignore[reportArgumentType] - a version that is None is taken
+                mark = {key: found.meta.get(key) for key in ("e_tag", "version")}
+                held = {key: value for key, value in mark.items() if value is not None}
+                obstore.put(self._store, name, data, mode=held)  # pyright: ignore[reportArgumentType] - a mapping of just these
             except (FileNotFoundError, PreconditionError):
                 return False
         return True

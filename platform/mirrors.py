@@ -19,13 +19,14 @@ import threading
 import time
 from collections.abc import Collection, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from .buckets import Bucket, Thing
 from .errors import StorageError
+from .progress import Bar, progress
 from .uris import is_uri, scheme_of
 
 ASIDE = ("staging",)
@@ -38,6 +39,8 @@ _CLAIM_SECONDS = 600.0
 """A claim that was made or renewed longer ago is of a dead writer."""
 _AT_ONCE = 16
 """Transfers under way together."""
+_MANY = 64
+"""So many files are fetched with a bar."""
 
 
 def is_bucket(uri: str | Path) -> bool:
@@ -117,8 +120,9 @@ class Mirror:
         if len(missing) == 1:
             self.fetch(missing[0])
         elif missing:
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                list(pool.map(self.fetch, missing))
+            with ThreadPoolExecutor(_AT_ONCE) as pool, _bar(len(missing)) as bar:
+                for _ in pool.map(self.fetch, missing):
+                    bar.advance(1)
 
     def fetch(self, path: Path) -> None:
         """Fetch a file, over the copy that is here.
@@ -338,6 +342,13 @@ class Mirror:
         data = self.bucket.read(thing.name)
         if data is not None:  # else it was removed meanwhile
             _replace(path, data, modified=thing.modified)
+
+
+def _bar(n_files: int) -> AbstractContextManager[Bar]:
+    """A bar for many files; few are here at once."""
+    if n_files < _MANY:
+        return nullcontext(Bar("fetching", n_files, "files", None))
+    return progress("fetching", n_files, "files")
 
 
 def _last(thing: Thing) -> str:

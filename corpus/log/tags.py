@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...platform.errors import ConflictError, CorpusError, DamageError, did_you_mean
-from ...platform.places import refresh
+from ...platform.places import named, refresh
 from .chain import who
 from .notes import create_note, notes_in, read_note, remove_note
 from .snapshots import Snapshot, now_ms
@@ -53,11 +53,12 @@ def tag(folder: Path, name: str, snapshot: int) -> Tag:
     try:
         create_note(path, asdict(new), "tag")
     except FileExistsError:
+        refresh(path.parent)
         old = _read(path)
         if old.snapshot != snapshot:
             raise ConflictError(
-                f"{folder}: the tag {name!r} is of snapshot {old.snapshot} already; remove it "
-                f"first by `cytolake corpus untag {name}`, or give another name"
+                f"{named(folder)}: the tag {name!r} is of snapshot {old.snapshot} already; remove "
+                f"it first by `cytolake corpus untag {name}`, or give another name"
             ) from None
         return old
     try:

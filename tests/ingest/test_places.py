@@ -18,6 +18,7 @@ from cytolake.ingest.sources_toml import SourceEntry, SourcesFile, load_sources,
 from cytolake.platform.errors import RecipeError, SourceError
 from cytolake.platform.session import ray_session
 from cytolake.platform.settings import Settings
+from cytolake.tests.object_store import s3_server
 
 from .test_fetching import files_of, memory, site
 
@@ -28,26 +29,12 @@ __all__ = ["memory", "site"]
 def bucket() -> Iterator[Any]:
     """An S3 server on loopback with the empty bucket `lab-bucket`, and a client of it."""
     pytest.importorskip("s3fs", reason="s3fs is not installed: the extra [remote]")
-    server = pytest.importorskip("moto.server", reason="moto is not installed: the extra [dev]")
-    boto3 = pytest.importorskip("boto3")
     import s3fs
 
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "AKIAHIDDEN")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "hidden-secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("NO_PROXY", "127.0.0.1")
+    with s3_server() as client:
         s3fs.S3FileSystem.clear_instance_cache()
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="lab-bucket")
         yield client
-        client.close()
         s3fs.S3FileSystem.clear_instance_cache()
-    running.stop()
 
 
 def test_a_bucket_gives_files_folders_and_prefixes(bucket: Any, tmp_path: Path):
