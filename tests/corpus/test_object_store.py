@@ -93,6 +93,7 @@ def test_changes_of_one_machine_are_seen_by_the_next(lake: Lake, two: Corpus):
     lake.open("c").annotate(annotations := labels(two), origin="labels")
     Corpus.open(two.folder).annotate(annotations, origin="labels")
     lake.open("a").compact(cells_per_segment=50)
+    Corpus.open(two.folder).compact(cells_per_segment=50)
     lake.open("b").tag("paper")
     with pytest.raises(CorpusError, match="paper"):
         lake.open("a").tag("paper", 1)

@@ -83,8 +83,9 @@ def run(reference_table: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Ingest files of a folder into one corpus with the small gene table."""
     monkeypatch.setattr(job, "gene_table", lambda settings: reference_table)
 
-    def call(*entries: Any, unit_cells: int = 16, name: str = "lake", **others: Any):
+    def call(*entries: Any, unit_cells: int = 16, name: str = "lake", uri: str = "", **others: Any):
         plan = SourcesFile(source=entries, unit_cells=unit_cells, folder=tmp_path)
-        return job.ingest(str(tmp_path / name), plan, Settings(home=tmp_path), **others)
+        where = uri or str(tmp_path / name)
+        return job.ingest(where, plan, Settings(home=tmp_path), **others)
 
     return call

@@ -18,7 +18,7 @@ from cytolake.ingest.sources_toml import SourceEntry, SourcesFile, load_sources,
 from cytolake.platform.errors import RecipeError, SourceError
 from cytolake.platform.session import ray_session
 from cytolake.platform.settings import Settings
-from cytolake.tests.object_store import s3_server
+from cytolake.tests.object_store import home, s3_server
 
 from .test_fetching import files_of, memory, site
 
@@ -154,9 +154,14 @@ def test_sources_at_uris_land_with_their_uris_on_record(
         SourceEntry(path="memory://lab/cut.h5ad"),
         SourceEntry(path="s3://lab-bucket/b/nowhere.h5ad"),
     )
-    with ray_session(n_cpus=2):
+    with home(tmp_path / "home"), ray_session(n_cpus=2):
         report = run(*entries)
         again = run(entries[2])
+        run(entries[0], entries[2], uri="s3://lab-bucket/lake")
+        there = run(entries[0], uri="s3://lab-bucket/lake")
+    with home(tmp_path / "of-another-machine"):
+        remote = Corpus.open("s3://lab-bucket/lake")
+        assert remote.verify(deep=True) == []
     assert [source.status for source in report.sources] == ["added"] * 3 + ["refused"] * 2
     assert [source.status for source in again.sources] == ["present"]
     assert "hidden" not in report.to_json()
@@ -173,6 +178,10 @@ def test_sources_at_uris_land_with_their_uris_on_record(
     assert len(kept) == 3 and len({row["n"] for row in kept}) == 1
     assert str(report.sources[3].error).startswith("memory://lab/cut.h5ad: not a whole HDF5")
     assert lake.verify(deep=True) == []
+    query = "SELECT sum(count) AS n FROM expression JOIN cells USING (cell_id) WHERE source_id IN"
+    counted = f"{query} ('near', 'bucket')"
+    assert remote.sql(counted).to_pylist() == lake.sql(counted).to_pylist()
+    assert [source.status for source in there.sources] == ["present"]
     left = [path for path in (tmp_path / "lake").rglob("*") if path.is_file()]
     assert not any(b"hidden" in path.read_bytes() for path in left)
     assert not any((tmp_path / "lake" / "staging").iterdir())
