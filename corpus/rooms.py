@@ -22,6 +22,10 @@ class Rooms:
         """Keep so many free rooms at most."""
         self._free: deque[bytearray] = deque(maxlen=kept)
 
+    def __reduce__(self) -> tuple[type["Rooms"], tuple[int]]:
+        """Another process gets as many rooms to keep, and none of these."""
+        return Rooms, (self._free.maxlen or 0,)
+
     def empty(self, n: int, dtype: DTypeLike) -> NDArray[Any]:
         """An array of any content. Shape (n,)."""
         n_bytes = n * np.dtype(dtype).itemsize

@@ -1,4 +1,5 @@
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,64 @@ def test_keys_that_differ_late_or_not_at_all_are_ordered_too(n_ties: int):
     batch = one_cell(dict.fromkeys(names, 1))
     encoded = RankValueEncoding(vocabulary, medians, 100).encode(batch)
     assert as_lists(encoded) == slow_tokens(batch, vocabulary, medians, 100)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    n_cells=st.integers(1, 3),
+    n_genes=st.integers(1, 3000),
+    decades=st.sampled_from([0.0, 0.3, 3.0, 300.0]),
+    highest=st.sampled_from([1, 3, 2**32 - 1]),
+)
+def test_keys_over_any_span_are_ordered_to_the_last_bit(
+    seed: int, n_cells: int, n_genes: int, decades: float, highest: int
+):
+    """One key far from the others leaves these few digits of their own, and many ties."""
+    draw = np.random.default_rng(seed)
+    names = np.array([f"ENSG{i:04d}" for i in range(n_genes)], dtype=object)
+    vocabulary = Vocabulary(gene_ids=tuple(draw.permutation(names)))
+    medians = MediansSet(
+        gene_ids=tuple(names), medians=10.0 ** draw.uniform(-decades / 2, decades / 2, n_genes)
+    )
+    stored = [np.flatnonzero(draw.uniform(size=n_genes) < share) for share in draw.uniform(size=3)]
+    stored = stored[:n_cells]
+    indptr = np.concatenate([[0], np.cumsum([len(genes) for genes in stored])])
+    batch = CellBatch(
+        gene_ids=names,
+        indptr=indptr,
+        indices=np.concatenate(stored).astype(np.int32),
+        counts=draw.integers(1, highest + 1, indptr[-1]).astype(np.uint32),
+        n_counts=np.ones(n_cells, dtype=np.int64),
+        content_keys=np.zeros(n_cells, dtype=np.uint64),
+        obs=pa.table({"cell_id": np.arange(n_cells)}),
+    )
+    encoded = RankValueEncoding(vocabulary, medians, 2048).encode(batch)
+    assert as_lists(encoded) == slow_tokens(batch, vocabulary, medians, 2048)
+
+
+def test_tokens_are_never_written_to_again(vocabulary: Vocabulary, medians: MediansSet):
+    """Memory is used again only once nobody looks into it."""
+    encoding = RankValueEncoding(vocabulary, medians, 30)
+    batches = [random_cells(3, seed=seed) for seed in range(40)]
+    kept = [encoding.encode(batch).tokens[:5] for batch in batches]
+    copies = [tokens.tolist() for tokens in kept]
+    for batch in batches:
+        encoding.encode(batch)
+    assert [tokens.tolist() for tokens in kept] == copies
+
+
+def test_an_encoding_goes_to_another_process_without_its_memory(
+    vocabulary: Vocabulary, medians: MediansSet
+):
+    """As a loader's workers get it; see `CellDataset`."""
+    encoding = RankValueEncoding(vocabulary, medians, 30)
+    batch = random_cells(2000, seed=1)
+    before = len(pickle.dumps(encoding))
+    expected = as_lists(encoding.encode(batch))
+    sent = pickle.dumps(encoding)
+    assert len(sent) < before + 10_000
+    assert as_lists(pickle.loads(sent).encode(batch)) == expected
 
 
 def test_batches_join_in_their_order(vocabulary: Vocabulary, medians: MediansSet):

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from ...corpus.cells import CellBatch
 from ...corpus.medians import MediansSet
+from ...corpus.rooms import Rooms
 from ...corpus.vocabularies import Vocabulary
 from ...platform.errors import VocabularyError
 from .tokens import TokenBatch
 
 _BEGIN, _END = "<cls>", "<eos>"
-_TokensOfList = tuple[NDArray[np.int32], bool]
+_TokensOfList = tuple[NDArray[np.int32], NDArray[np.float64], bool]
 
 
 class RankValueEncoding:
@@ -61,31 +62,36 @@ class RankValueEncoding:
         self._median_of_token = np.concatenate([none, median_of_gene])
         self._tokens_of_list: dict[tuple[str, ...], _TokensOfList] = {}
         self._last_list: tuple[NDArray[np.object_], _TokensOfList] | None = None
+        self._token_rooms, self._sorting_rooms = Rooms(kept=16), Rooms(kept=4)
 
     def encode(self, batch: CellBatch) -> TokenBatch:
         """Encode cells. A cell without a gene of the vocabulary comes out without gene tokens."""
-        tokens_g, distinct = self._tokens_of(batch.gene_ids)
-        lengths_c = np.minimum(np.diff(batch.indptr), self._n_genes) + (self.length - self._n_genes)
-        places_c = np.concatenate([[0], np.cumsum(lengths_c)]).astype(np.int64)
-        tokens_t, used_c = _rank(
+        tokens_g, medians_g, distinct = self._tokens_of(batch.gene_ids)
+        stored_c = np.diff(batch.indptr)
+        n_around = self.length - self._n_genes
+        most = int(np.minimum(stored_c, self._n_genes).sum()) + batch.n_cells * n_around
+        longest = int(stored_c.max(initial=0))
+        tokens_t = self._token_rooms.empty(most, np.int32)
+        offsets_c = np.zeros(batch.n_cells + 1, dtype=np.int64)
+        _rank(
             batch.indptr,
             batch.indices,
             batch.counts,
             tokens_g,
-            self._median_of_token,
-            places_c,
+            medians_g,
+            self._sorting_rooms.empty(_WORDS_A_GENE * longest, np.uint64),
+            tokens_t,
+            offsets_c,
+            len(self._median_of_token),
             self._n_genes,
             self._begin,
             self._end,
             distinct,
         )
-        if not np.array_equal(used_c, lengths_c):
-            kept = np.arange(len(tokens_t)) - np.repeat(places_c[:-1], lengths_c)
-            tokens_t = tokens_t[kept < np.repeat(used_c, lengths_c)]
         ids = batch.obs.column("cell_id") if "cell_id" in batch.obs.column_names else None
         return TokenBatch(
-            tokens=tokens_t,
-            offsets=np.concatenate([[0], np.cumsum(used_c)]).astype(np.int64),
+            tokens=tokens_t[: offsets_c[-1]],
+            offsets=offsets_c,
             keys=batch.content_keys,
             cell_ids=np.full(batch.n_cells, -1, dtype=np.int64)
             if ids is None
@@ -99,7 +105,7 @@ class RankValueEncoding:
             The share of the stored counts that fall on genes of the vocabulary, and the share of
             the vocabulary's genes that the cells' gene list has.
         """
-        tokens_g, _ = self._tokens_of(batch.gene_ids)
+        tokens_g, _, _ = self._tokens_of(batch.gene_ids)
         inside = tokens_g[batch.indices] >= 0
         total = int(batch.counts.sum(dtype=np.int64))
         on_vocabulary = int(batch.counts[inside].sum(dtype=np.int64)) / total if total else 0.0
@@ -107,7 +113,7 @@ class RankValueEncoding:
         return on_vocabulary, measured / int((~np.isnan(self._median_of_token)).sum())
 
     def _tokens_of(self, gene_ids: NDArray[np.object_]) -> _TokensOfList:
-        """The token of each gene of a list, -1 for a gene without token or median.
+        """The token of each gene of a list, -1 for a gene without token or median; its median.
 
         And whether no token stands there twice.
         """
@@ -120,7 +126,8 @@ class RankValueEncoding:
             tokens_g = self.vocabulary.tokens_of(names)
             tokens_g[np.isnan(self._median_of_token[tokens_g])] = -1
             used = tokens_g[tokens_g >= 0]
-            known = tokens_g, len(np.unique(used)) == len(used)
+            medians_g = self._median_of_token[tokens_g]  # of what has no token never looked at
+            known = tokens_g, medians_g, len(np.unique(used)) == len(used)
             if len(self._tokens_of_list) >= 64:  # a corpus has few gene lists, but not one
                 self._tokens_of_list.clear()
             self._tokens_of_list[names] = known
@@ -128,47 +135,56 @@ class RankValueEncoding:
         return known
 
 
-@numba.njit(cache=True, nogil=True)
+_LOW, _HIGH = 10, 11
+"""Bits of the two digits that keys are sorted by: their tallies and a cell stay in L1."""
+_FEW = 32
+_WORDS_A_GENE = 5
+_PLACE = np.uint64(2**32 - 1)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _rank(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
     counts: NDArray[np.uint32],
     tokens_g: NDArray[np.int32],
-    median_of_token: NDArray[np.float64],
-    places_c: NDArray[np.int64],
+    medians_g: NDArray[np.float64],
+    room: NDArray[np.uint64],
+    out: NDArray[np.int32],
+    offsets_c: NDArray[np.int64],
+    n_tokens: int,
     n_genes: int,
     begin: int,
     end: int,
     distinct: bool,
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:  # pragma: no cover - compiled
-    """Write each cell's tokens at its place; return them and each cell's number of tokens.
+) -> None:  # pragma: no cover - compiled
+    """Write the cells' tokens one after the other to `out`, and where each one's end.
 
-    `distinct` says that no two genes of the list have one token, so that none need be summed.
+    `room` has `_WORDS_A_GENE` words for each gene of the longest cell. `distinct` says that no two
+    genes of the list have one token, so that none need be summed. Indices are unsigned: of a signed
+    one numba asks each time whether it counts from the end.
     """
-    n_cells = len(indptr) - 1
-    out = np.empty(places_c[-1], dtype=np.int32)
-    used_c = np.zeros(n_cells, dtype=np.int64)
-    slot_of_token = np.full(len(median_of_token), -1, dtype=np.int64)
-    longest = 0
-    for cell in range(n_cells):
-        longest = max(longest, indptr[cell + 1] - indptr[cell])
-    tokens = np.empty(longest, dtype=np.int32)
-    keys = np.empty(longest, dtype=np.float64)
-    high = np.empty(longest, dtype=np.uint32)
-    tally = np.empty((3, _DIGITS), dtype=np.int64)
-    order = np.empty(longest, dtype=np.int32)
-    spare = np.empty(longest, dtype=np.int32)
-    for cell in range(n_cells):
-        n = 0
+    longest = len(room) // _WORDS_A_GENE
+    keys = room[:longest].view(np.float64)
+    medians = room[longest : 2 * longest].view(np.float64)
+    words, spare = room[2 * longest : 3 * longest], room[3 * longest : 4 * longest]
+    narrow = room[4 * longest :].view(np.uint32)
+    high, tokens = narrow[:longest], narrow[longest:].view(np.int32)
+    low_tally = np.empty(1 << _LOW, dtype=np.uint32)
+    high_tally = np.empty(1 << _HIGH, dtype=np.uint32)
+    slot_of_token = np.full(0 if distinct else n_tokens, -1, dtype=np.int32)
+    write = 0
+    for cell in range(len(indptr) - 1):
         genes = indices[indptr[cell] : indptr[cell + 1]]
         found = counts[indptr[cell] : indptr[cell + 1]]
+        n = np.uint64(0)
         if distinct:
-            for i in range(len(genes)):
-                token = tokens_g[genes[i]]
-                if token >= 0 and found[i] != 0:
-                    tokens[n] = token
-                    keys[n] = np.float64(found[i]) / median_of_token[token]
-                    n += 1
+            for i in range(len(genes)):  # no branch: whether a gene counts cannot be foretold
+                gene = np.uint64(genes[i])
+                tokens[n] = tokens_g[gene]
+                medians[n] = medians_g[gene]
+                keys[n] = found[i]
+                n += np.uint64((tokens_g[gene] >= 0) & (found[i] != 0))
         else:
             for i in range(len(genes)):
                 token = tokens_g[genes[i]]
@@ -178,106 +194,118 @@ def _rank(
                 if slot < 0:
                     slot_of_token[token] = n
                     tokens[n] = token
-                    keys[n] = np.float64(found[i])
-                    n += 1
+                    medians[n] = medians_g[genes[i]]
+                    keys[n] = found[i]
+                    n += np.uint64(1)
                 else:  # two ids of the source meet in one token: their counts are summed
-                    keys[slot] += np.float64(found[i])
-            for i in range(n):
-                slot_of_token[tokens[i]] = -1
-                keys[i] /= median_of_token[tokens[i]]
-        _sort_by_high_words(keys, n, high, tally, order, spare)
-        _sort_ties(keys, tokens, n, high, order)
-        write = places_c[cell]
+                    keys[slot] += found[i]
+            for token in tokens[:n]:
+                slot_of_token[token] = -1
+        mine, by = keys[:n], medians[:n]
+        for i in range(len(mine)):
+            mine[i] /= by[i]
+        order = _sorted(mine, tokens[:n], high[:n], words[:n], spare[:n], low_tally, high_tally)
         if begin >= 0:
             out[write] = begin
             write += 1
-        for i in range(min(n, n_genes)):
-            out[write] = tokens[order[i]]
-            write += 1
+        kept = out[write : write + min(np.int64(n), n_genes)]
+        for i in range(len(kept)):
+            kept[i] = tokens[order[i] & _PLACE]
+        write += len(kept)
         if end >= 0:
             out[write] = end
             write += 1
-        used_c[cell] = write - places_c[cell]
-    return out, used_c
-
-
-_DIGITS = 1 << 11
-_FEW = 32
+        offsets_c[cell + 1] = write
 
 
 @numba.njit(cache=True, nogil=True)
-def _sort_by_high_words(
+def _sorted(
     keys: NDArray[np.float64],
-    n: int,
+    tokens: NDArray[np.int32],
     high: NDArray[np.uint32],
-    tally: NDArray[np.int64],
-    order: NDArray[np.int32],
-    spare: NDArray[np.int32],
-) -> None:  # pragma: no cover - compiled
-    """Order keys > 0, descending, by the first 32 of their 64 bits: a radix sort in three passes.
+    words: NDArray[np.uint64],
+    spare: NDArray[np.uint64],
+    low_tally: NDArray[np.uint32],
+    high_tally: NDArray[np.uint32],
+) -> NDArray[np.uint64]:  # pragma: no cover - compiled
+    """Places of keys >= 0, descending, then by token: a radix sort in two passes, then ties.
 
-    The bits of doubles above 0 ascend as the doubles do; a million keys differ in the first 32 as
-    soon as they differ by 1e-6 of themselves. `high` gets these bits, inverted.
+    The bits of doubles from 0 up ascend as the doubles do. Of each key's first 32 the distance from
+    the largest is taken, and of that so many bits as two digits have: what a cell's keys have in
+    common costs no pass.
+
+    Returns:
+        Words whose lower halves are the places. Shape (n,); in the memory of `words`.
     """
-    words = keys.view(np.uint64)
-    tally[:] = 0
-    for i in range(n):
-        word = ~np.uint32(words[i] >> np.uint64(32))
+    largest, smallest = np.uint32(0), np.uint32(2**32 - 1)
+    bits = keys.view(np.uint64)
+    for i in range(len(bits)):
+        word = np.uint32(bits[i] >> np.uint64(32))
         high[i] = word
-        tally[0, word & np.uint32(_DIGITS - 1)] += 1
-        tally[1, (word >> np.uint32(11)) & np.uint32(_DIGITS - 1)] += 1
-        tally[2, word >> np.uint32(22)] += 1
-    for turn in range(3):
-        before = 0
-        for digit in range(_DIGITS):
-            here = tally[turn, digit]
-            tally[turn, digit] = before
-            before += here
-    low, middle, top = tally[0], tally[1], tally[2]
-    for i in range(n):
-        digit = high[i] & np.uint32(_DIGITS - 1)
-        order[np.uint64(low[digit])] = i
-        low[digit] += 1
-    for i in range(n):
-        digit = (high[np.uint64(order[i])] >> np.uint32(11)) & np.uint32(_DIGITS - 1)
-        spare[np.uint64(middle[digit])] = order[i]
-        middle[digit] += 1
-    for i in range(n):
-        digit = high[np.uint64(spare[i])] >> np.uint32(22)
-        order[np.uint64(top[digit])] = spare[i]
-        top[digit] += 1
+        largest, smallest = max(largest, word), min(smallest, word)
+    span = np.uint64(largest - smallest) if len(keys) else np.uint64(0)
+    shift = np.uint64(0)
+    while (span >> shift) >> np.uint64(_LOW + _HIGH):
+        shift += np.uint64(1)
+    low_tally[:] = 0
+    high_tally[:] = 0
+    for i in range(len(high)):
+        digits = np.uint64(largest - high[i]) >> shift
+        low_tally[digits & np.uint64((1 << _LOW) - 1)] += np.uint32(1)
+        high_tally[digits >> np.uint64(_LOW)] += np.uint32(1)
+    _add_up(low_tally, 1 << _LOW)
+    _add_up(high_tally, int((span >> shift) >> np.uint64(_LOW)) + 1)
+    for i in range(len(high)):
+        below = np.uint64(largest - high[i])
+        digit = (below >> shift) & np.uint64((1 << _LOW) - 1)
+        spare[np.uint64(low_tally[digit])] = (below << np.uint64(32)) | np.uint64(i)
+        low_tally[digit] += np.uint32(1)
+    to_digit = np.uint64(32 + _LOW) + shift
+    for i in range(len(spare)):
+        digit = spare[i] >> to_digit
+        words[np.uint64(high_tally[digit])] = spare[i]
+        high_tally[digit] += np.uint32(1)
+    _sort_ties(words, np.uint64(32) + shift, keys, tokens)
+    return words
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_up(tally: NDArray[np.uint32], n_digits: int) -> None:  # pragma: no cover - compiled
+    """Of how often each digit comes, where its first goes."""
+    before = np.uint32(0)
+    for digit in range(n_digits):
+        here = tally[digit]
+        tally[digit] = before
+        before += here
 
 
 @numba.njit(cache=True, nogil=True)
 def _sort_ties(
+    words: NDArray[np.uint64],
+    to_digits: np.uint64,
     keys: NDArray[np.float64],
     tokens: NDArray[np.int32],
-    n: int,
-    high: NDArray[np.uint32],
-    order: NDArray[np.int32],
 ) -> None:  # pragma: no cover - compiled
-    """Order what has equal high words by the whole key, descending, then by token, ascending."""
+    """Order what has equal digits by the whole key, descending, then by token, ascending."""
     first = 0
-    while first < n:
+    while first < len(words) - 1:
         last = first + 1
-        while last < n and high[order[last]] == high[order[first]]:
+        while last < len(words) and (words[last] ^ words[first]) >> to_digits == 0:
             last += 1
         if last - first > _FEW:
-            run = order[first:last]
+            run = (words[first:last] & _PLACE).astype(np.int64)
             run = run[np.argsort(tokens[run])]
-            order[first:last] = run[np.argsort(-keys[run], kind="mergesort")]
+            words[first:last] = run[np.argsort(-keys[run], kind="mergesort")]
         else:
             for i in range(first + 1, last):
-                moving = order[i]
+                moving = words[i]
+                key, token = keys[moving & _PLACE], tokens[moving & _PLACE]
                 at = i
-                while at > first and (
-                    keys[order[at - 1]] < keys[moving]
-                    or (
-                        keys[order[at - 1]] == keys[moving]
-                        and tokens[order[at - 1]] > tokens[moving]
-                    )
-                ):
-                    order[at] = order[at - 1]
+                while at > first:
+                    above = words[at - 1] & _PLACE
+                    if keys[above] > key or (keys[above] == key and tokens[above] < token):
+                        break
+                    words[at] = words[at - 1]
                     at -= 1
-                order[at] = moving
+                words[at] = moving
         first = last
