@@ -38,7 +38,7 @@ class Rooms:
     def _room(self, n_bytes: int) -> bytearray:
         for _ in range(len(self._free)):
             try:
-                room = self._free.popleft()
+                room = self._free.pop()  # the last one left: it may be in cache still
             except IndexError:  # another thread was first
                 break
             if len(room) >= n_bytes:

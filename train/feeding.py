@@ -13,11 +13,15 @@ from math import ceil
 from typing import Protocol
 
 from ..corpus.cells import CellBatch
+from ..corpus.rooms import Rooms
 from ..platform.errors import NoCellsError
 from .encodings.rank_value import RankValueEncoding
 from .encodings.tokens import TokenBatch
 from .objectives.masked_genes import MaskedGenes, MaskedPack
-from .packing import empty_pack, pack_cells
+from .packing import empty_pack, packs_of
+
+_PACKS_KEPT = 512
+"""Packs whose memory waits to be used again, at most: as many as two steps are likely to have."""
 
 
 class CellStream(Protocol):
@@ -121,6 +125,7 @@ class Feed:
         self._stream, self._encoding, self._plan = stream, encoding, plan
         self._prepare = prepare.prepare if isinstance(prepare, MaskedGenes) else prepare
         self._pack_tokens, self._rank, self._n_ranks = pack_tokens, rank, n_ranks
+        self._rooms = Rooms(kept=_PACKS_KEPT)
         self._ahead: dict[int, Future[StepWork]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cytolake-feed")
         self._encoders = ThreadPoolExecutor(
@@ -170,7 +175,9 @@ class Feed:
 
     def _packs_of(self, batches: Sequence[CellBatch], epoch: int) -> list[MaskedPack]:
         tokens = TokenBatch.concatenate([self._encoding.encode(batch) for batch in batches])
-        return [self._prepare(pack, epoch) for pack in pack_cells(tokens, self._pack_tokens)]
+        return [
+            self._prepare(pack, epoch) for pack in packs_of(tokens, self._pack_tokens, self._rooms)
+        ]
 
 
 def _sizes(packs: Sequence[MaskedPack]) -> tuple[int, int]:

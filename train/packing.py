@@ -5,12 +5,15 @@ one group of cells, so what they hold does not depend on how many ranks there ar
 Array suffixes: c cell, t token position.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from ..corpus.rooms import Rooms
 from ..platform.errors import TrainingError
 from .encodings.tokens import TokenBatch
 
@@ -96,24 +99,61 @@ def pack_rows(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 def pack_cells(batch: TokenBatch, budget: int) -> list[Pack]:
     """Pack a batch's cells; see `pack_rows`."""
-    return [pack_of(batch, rows) for rows in pack_rows(batch.lengths.tolist(), budget)]
+    return list(packs_of(batch, budget))
 
 
-def pack_of(batch: TokenBatch, rows: Sequence[int]) -> Pack:
+def packs_of(batch: TokenBatch, budget: int, rooms: Rooms | None = None) -> Iterator[Pack]:
+    """A batch's packs, each made when it is asked for, so that it is used while it is in cache.
+
+    Args:
+        batch: the cells.
+        budget: as in `pack_rows`.
+        rooms: where memory comes from; None for new memory.
+    """
+    for rows in pack_rows(batch.lengths.tolist(), budget):
+        yield pack_of(batch, rows, rooms)
+
+
+def pack_of(batch: TokenBatch, rows: Sequence[int], rooms: Rooms | None = None) -> Pack:
     """One pack of some cells, in the order given; each must have a token."""
-    lengths_c = batch.lengths[list(rows)]
-    offsets_c = np.concatenate([[0], np.cumsum(lengths_c)])
-    parts = [batch.cell(row) for row in rows]
-    keys_c = batch.keys[list(rows)].astype(np.uint64).view(np.int64)
-    positions_t = np.arange(offsets_c[-1]) - np.repeat(offsets_c[:-1], lengths_c)
+    rows_c = np.array(rows, dtype=np.int64)
+    begins_c = batch.offsets[rows_c]
+    lengths_c = batch.offsets[rows_c + 1] - begins_c
+    offsets_c = np.concatenate([[0], np.cumsum(lengths_c)]).astype(np.int64)
+    n = int(offsets_c[-1])
+    room = np.empty(3 * n, dtype=np.int64) if rooms is None else rooms.empty(3 * n, np.int64)
+    laid = room.reshape(3, n)
+    keys_c = batch.keys[rows_c].astype(np.uint64, copy=False).view(np.int64)
+    _lay(batch.tokens, begins_c, offsets_c, keys_c, laid)
+    tokens_t, positions_t, keys_t = torch.from_numpy(laid)
     return Pack(
-        tokens=torch.from_numpy(np.concatenate(parts).astype(np.int64)),
-        positions=torch.from_numpy(positions_t.astype(np.int64)),
+        tokens=tokens_t,
+        positions=positions_t,
         offsets=torch.from_numpy(offsets_c.astype(np.int32)),
         lengths=tuple(lengths_c.tolist()),
-        keys=torch.from_numpy(np.repeat(keys_c, lengths_c)),
-        rows=tuple(int(row) for row in rows),
+        keys=keys_t,
+        rows=tuple(rows_c.tolist()),
     )
+
+
+@numba.njit(cache=True, nogil=True)
+def _lay(
+    tokens: NDArray[np.int32],
+    begins_c: NDArray[np.int64],
+    offsets_c: NDArray[np.int64],
+    keys_c: NDArray[np.int64],
+    laid: NDArray[np.int64],
+) -> None:  # pragma: no cover - compiled
+    """Write each cell's tokens, positions and key, cell after cell."""
+    for c in range(len(begins_c)):
+        begin, end = offsets_c[c], offsets_c[c + 1]
+        found = tokens[begins_c[c] : begins_c[c] + end - begin]
+        to_tokens, to_positions = laid[0, begin:end], laid[1, begin:end]
+        for i in range(len(to_tokens)):
+            to_tokens[i] = found[i]
+        for i in range(len(to_positions)):
+            to_positions[i] = i
+        laid[2, begin:end] = keys_c[c]
 
 
 def empty_pack() -> Pack:

@@ -1,5 +1,8 @@
+from itertools import accumulate
+
 import numpy as np
 import pytest
+from cytolake.corpus.rooms import Rooms
 from cytolake.platform.errors import TrainingError
 from cytolake.train.encodings.tokens import TokenBatch
 from cytolake.train.packing import empty_pack, pack_cells, pack_of, pack_rows
@@ -33,6 +36,31 @@ def test_a_pack_tells_cells_apart():
     assert pack.rows == (0, 2)
     assert pack.n_cells == 2
     assert pack.keys.tolist() == [-(2**63)] * 2 + [-(2**63) + 2] * 3
+
+
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12), data=st.data())
+def test_a_pack_is_its_cells_end_to_end(lengths: list[int], data: st.DataObject):
+    """In memory that is used again as in new memory."""
+    batch, rooms = batch_of(lengths), Rooms(kept=2)
+    for _ in range(2):
+        rows = data.draw(st.lists(st.sampled_from(range(len(lengths))), min_size=1))
+        cells = [batch.cell(row).tolist() for row in rows]
+        for pack in (pack_of(batch, rows), pack_of(batch, rows, rooms)):
+            assert pack.tokens.tolist() == [token for cell in cells for token in cell]
+            assert pack.positions.tolist() == [i for cell in cells for i in range(len(cell))]
+            keys = batch.keys.view(np.int64).tolist()
+            assert pack.keys.tolist() == [keys[row] for row in rows for _ in batch.cell(row)]
+            assert pack.offsets.tolist() == [0, *accumulate(len(cell) for cell in cells)]
+            assert pack.lengths == tuple(len(cell) for cell in cells)
+            assert pack.rows == tuple(rows)
+
+
+def test_a_pack_is_never_written_to_again():
+    rooms = Rooms(kept=2)
+    kept = [pack_of(batch_of([n, n]), [0, 1], rooms).tokens[1:] for n in range(2, 20)]
+    assert [tokens.tolist() for tokens in kept] == [
+        [*range(1, n), *range(10, 10 + n)] for n in range(2, 20)
+    ]
 
 
 def test_cells_are_packed_in_the_order_given():

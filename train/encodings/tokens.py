@@ -77,7 +77,9 @@ class TokenBatch:
 
     @classmethod
     def concatenate(cls, batches: Sequence["TokenBatch"]) -> "TokenBatch":
-        """Join batches, in their order; no batch gives an empty one."""
+        """Join batches, in their order; no batch gives an empty one, a single one itself."""
+        if len(batches) == 1:
+            return batches[0]
         none = np.empty(
             0, dtype=np.int32
         )  # joined with, so that no batch at all gives empty arrays too
