@@ -132,7 +132,7 @@ class Stream:
         self._held: dict[tuple[int, int], Future[HeldCells]] = {}
         self._joint: tuple[GeneAxis, NDArray[np.int32]] | None = None
         self._lock = threading.Lock()
-        self._buffer_rooms, self._batch_rooms = Rooms(kept=2), Rooms(kept=16)
+        self._buffer_rooms, self._batch_rooms = Rooms(kept=4), Rooms(kept=16)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="cytolake-stream")
         self._unpackers = ThreadPoolExecutor(
             threads or min(4, os.cpu_count() or 1), thread_name_prefix="cytolake-unpack"

@@ -7,6 +7,7 @@ is a DamageError, never zeros.
 
 import json
 import os
+import threading
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from ...platform.errors import DamageError
 from .integrity import WAY_OUT
 from .pieces import Pieces
-from .unpacking import unpack_part
+from .unpacking import HEADER, unpack_pieces
 
 CHUNK = 1 << 17
 """Elements a chunk: 57 to 90 typical cells, the best of a sweep over 16, 64 and 256 cells."""
@@ -31,8 +32,9 @@ SEGMENT_ATTRIBUTE = "cytolake.segment"
 _BLOSC = Blosc(cname="zstd", clevel=1, shuffle=Blosc.SHUFFLE)
 """How chunks are packed; one that is read says itself what it was packed with."""
 _MISSING = 2**64 - 1
-_BLOSC_HEADER = 16
+_ROOM = CHUNK * 4
 _THREADS = min(4, os.cpu_count() or 1)
+_mine = threading.local()
 
 
 def write_shards(folder: Path, values: NDArray[Any], chunks_per_shard: int) -> None:
@@ -176,41 +178,32 @@ class ShardedArray:
         Raises:
             DamageError: a chunk is not what was written.
         """
-        straight = out.dtype == self._dtype
         starts = np.flatnonzero(np.diff(pieces.chunk, prepend=-1)).tolist()
         numbers = pieces.chunk[starts].tolist()
-        firsts, lengths, places = pieces.first, pieces.length, pieces.place
-        room: NDArray[Any] | None = None
         with ExitStack() as opened:
             shard, file = -1, None
             for number, start, stop in zip(numbers, starts, [*starts[1:], None], strict=True):
                 if file is None or number // self._per_shard != shard:
                     shard = number // self._per_shard
                     file = opened.enter_context(self._open(shard))
-                packed = self._packed(number, file)
-                begin, end = (
-                    int(firsts[start]),
-                    int(firsts[start:stop][-1] + lengths[start:stop][-1]),
+                mine = slice(start, stop)
+                self._unpack(
+                    number,
+                    self._packed(number, file),
+                    (pieces.first[mine], pieces.length[mine], pieces.place[mine]),
+                    out,
                 )
-                if straight and end - begin == int(lengths[start]):  # in one piece
-                    place = int(places[start])
-                    self._unpack(number, packed, begin, out[place : place + end - begin])
-                    continue
-                if room is None:
-                    room = np.empty(CHUNK, dtype=self._dtype)
-                self._unpack(number, packed, begin, room[: end - begin])
-                for first, length, place in zip(
-                    firsts[start:stop].tolist(),
-                    lengths[start:stop].tolist(),
-                    places[start:stop].tolist(),
-                    strict=True,
-                ):
-                    out[place : place + length] = room[first - begin : first - begin + length]
 
-    def _unpack(self, number: int, packed: bytes, first: int, out: NDArray[Any]) -> None:
-        """Elements of a chunk from `first` on."""
+    def _unpack(
+        self,
+        number: int,
+        packed: NDArray[np.uint8],
+        pieces: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+        out: NDArray[Any],
+    ) -> None:
+        """Pieces of a chunk: their first elements, lengths and places."""
         try:
-            unpack_part(packed, first, out, CHUNK)
+            unpack_pieces(packed, *pieces, out, self._dtype, CHUNK)
         except (RuntimeError, ValueError) as error:
             raise DamageError(
                 f"{self._path(number // self._per_shard)}: chunk {number} cannot be unpacked "
@@ -220,10 +213,11 @@ class ShardedArray:
     def _decode(self, number: int, out: NDArray[Any]) -> None:
         with self._open(number // self._per_shard) as file:
             packed = self._packed(number, file)
-        self._unpack(number, packed, 0, out)
+            whole = np.array([0]), np.array([CHUNK]), np.array([0])
+            self._unpack(number, packed, whole, out)
 
-    def _packed(self, number: int, file: FileIO) -> bytes:
-        """A chunk as it is packed, its checksum and sizes checked."""
+    def _packed(self, number: int, file: FileIO) -> NDArray[np.uint8]:
+        """A chunk as it is packed, its checksum and sizes checked: good until the next is read."""
         shard, place = divmod(number, self._per_shard)
         path = self._path(shard)
         index, end = self._index(shard, file)
@@ -238,11 +232,10 @@ class ShardedArray:
             raise DamageError(
                 f"{path}: chunk {number} is not what was written (crc32c differs): {WAY_OUT}"
             )
-        n_values = int.from_bytes(packed[4:8], "little")
-        n_packed = int.from_bytes(packed[12:16], "little")
-        n_bytes = CHUNK * self._dtype.itemsize
-        expected = (n_bytes, len(packed), self._dtype.itemsize)
-        if len(packed) < _BLOSC_HEADER or (n_values, n_packed, packed[3]) != expected:
+        n_bytes, n_values, n_packed, size = CHUNK * self._dtype.itemsize, 0, 0, 0
+        if len(packed) >= HEADER.size:
+            _, _, _, size, n_values, _, n_packed = HEADER.unpack_from(packed.data)
+        if (n_values, n_packed, size) != (n_bytes, len(packed), self._dtype.itemsize):
             raise DamageError(
                 f"{path}: chunk {number} says it holds {n_values} bytes in {n_packed}, expected "
                 f"{n_bytes} in {len(packed)}: {WAY_OUT}"
@@ -261,7 +254,7 @@ class ShardedArray:
                 raise DamageError(
                     f"{path}: the index is not what was written (crc32c differs): {WAY_OUT}"
                 )
-            found = np.frombuffer(data, dtype="<u8").reshape(-1, 2), end
+            found = data.copy().view("<u8").reshape(-1, 2), end
             self._indexes[shard] = found
         return found
 
@@ -281,23 +274,27 @@ class ShardedArray:
             raise DamageError(f"{path} cannot be read ({error}): {WAY_OUT}") from error
 
 
-def _read(file: FileIO, path: Path, offset: int, length: int) -> bytes:
+def _read(file: FileIO, path: Path, offset: int, length: int) -> NDArray[np.uint8]:
+    """Some bytes, in memory of this thread's: good until it reads again."""
+    room: NDArray[np.uint8] | None = getattr(_mine, "room", None)
+    if room is None or len(room) < length:  # new memory for each would take longer than reading
+        room = _mine.room = np.empty(max(_ROOM, length), dtype=np.uint8)
     try:
-        stored = os.pread(file.fileno(), length, offset)
+        n_read = os.preadv(file.fileno(), [room[:length].data], offset)
     except OSError as error:
         raise DamageError(f"{path} cannot be read ({error}): {WAY_OUT}") from error
-    if len(stored) != length:
+    if n_read != length:
         raise DamageError(
-            f"{path} ends {length - len(stored)} bytes early at {offset + len(stored)}: {WAY_OUT}"
+            f"{path} ends {length - n_read} bytes early at {offset + n_read}: {WAY_OUT}"
         )
-    return stored
+    return room[:length]
 
 
-def _checked(stored: bytes) -> bytes | None:
+def _checked(stored: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     """What stands before a crc32c; None where it is another's."""
-    data = stored[:-4]
+    data, end = stored[:-4], stored[-4:].tobytes()
     found: int = google_crc32c.value(data)
-    return data if found == int.from_bytes(stored[-4:], "little") and stored else None
+    return data if found == int.from_bytes(end, "little") and end else None
 
 
 def _write_checked(file: BufferedWriter, data: bytes) -> int:
