@@ -20,8 +20,8 @@ from .encodings.tokens import TokenBatch
 from .objectives.masked_genes import MaskedGenes, MaskedPack
 from .packing import empty_pack, packs_of
 
-_PACKS_KEPT = 512
-"""Packs whose memory waits to be used again, at most: as many as two steps are likely to have."""
+_GROUPS_KEPT = 32
+"""Groups whose packs' memory waits to be used again, at most: more than two steps often have."""
 
 
 class CellStream(Protocol):
@@ -125,7 +125,7 @@ class Feed:
         self._stream, self._encoding, self._plan = stream, encoding, plan
         self._prepare = prepare.prepare if isinstance(prepare, MaskedGenes) else prepare
         self._pack_tokens, self._rank, self._n_ranks = pack_tokens, rank, n_ranks
-        self._rooms = Rooms(kept=_PACKS_KEPT)
+        self._rooms = Rooms(kept=_GROUPS_KEPT)
         self._ahead: dict[int, Future[StepWork]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cytolake-feed")
         self._encoders = ThreadPoolExecutor(

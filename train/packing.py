@@ -7,6 +7,7 @@ Array suffixes: c cell, t token position.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numba
 import numpy as np
@@ -75,26 +76,41 @@ def pack_rows(lengths: Sequence[int], budget: int) -> list[list[int]]:
     Raises:
         TrainingError: a cell alone is over the budget.
     """
-    longest = max(lengths, default=0)
+    rows_c, borders_p = _dealt(np.array(lengths, dtype=np.int64), budget)
+    return [rows.tolist() for rows in np.split(rows_c, borders_p[1:-1]) if len(rows)]
+
+
+def _dealt(
+    lengths_c: NDArray[np.int64], budget: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of `pack_rows` pack after pack, and where each pack's begin and end."""
+    longest = int(lengths_c.max(initial=0))
     if longest > budget:
         raise TrainingError(
             f"a cell has {longest} tokens, a pack holds {budget}: set pack_tokens to at "
             "least the encoding's length"
         )
-    packs: list[list[int]] = []
-    room: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        length = lengths[row]
-        if not length:
+    pack_c = _first_fit(lengths_c, np.argsort(-lengths_c, kind="stable"), budget)
+    rows_c = np.argsort(pack_c, kind="stable")[np.count_nonzero(pack_c < 0) :]
+    return rows_c, np.concatenate([[0], np.cumsum(np.bincount(pack_c[rows_c]))]).astype(np.int64)
+
+
+@numba.njit(cache=True, nogil=True)
+def _first_fit(
+    lengths_c: NDArray[np.int64], order: NDArray[np.int64], budget: int
+) -> NDArray[np.int64]:  # pragma: no cover - compiled
+    """The number of each cell's pack, the first that has room; -1 for a cell without tokens."""
+    pack_c = np.full(len(lengths_c), -1, dtype=np.int64)
+    room = np.full(len(lengths_c), budget, dtype=np.int64)
+    for row in order:
+        if not lengths_c[row]:
             continue
-        place = next((i for i, left in enumerate(room) if left >= length), None)
-        if place is None:
-            packs.append([])
-            room.append(budget)
-            place = len(packs) - 1
-        packs[place].append(row)
-        room[place] -= length
-    return [sorted(rows) for rows in packs]
+        pack = 0
+        while room[pack] < lengths_c[row]:
+            pack += 1
+        room[pack] -= lengths_c[row]
+        pack_c[row] = pack
+    return pack_c
 
 
 def pack_cells(batch: TokenBatch, budget: int) -> list[Pack]:
@@ -108,32 +124,45 @@ def packs_of(batch: TokenBatch, budget: int, rooms: Rooms | None = None) -> Iter
     Args:
         batch: the cells.
         budget: as in `pack_rows`.
-        rooms: where memory comes from; None for new memory.
+        rooms: where memory for all of them comes from; None for new memory.
     """
-    for rows in pack_rows(batch.lengths.tolist(), budget):
-        yield pack_of(batch, rows, rooms)
+    return _packs(batch, *_dealt(batch.lengths, budget), rooms)
 
 
-def pack_of(batch: TokenBatch, rows: Sequence[int], rooms: Rooms | None = None) -> Pack:
+def pack_of(batch: TokenBatch, rows: Sequence[int]) -> Pack:
     """One pack of some cells, in the order given; each must have a token."""
     rows_c = np.array(rows, dtype=np.int64)
+    return next(_packs(batch, rows_c, np.array([0, len(rows_c)]), None))
+
+
+def _packs(
+    batch: TokenBatch,
+    rows_c: NDArray[np.int64],
+    borders_p: NDArray[np.int64],
+    rooms: Rooms | None,
+) -> Iterator[Pack]:
+    """Packs of some rows, pack after pack; memory is asked for once, and each has its part."""
     begins_c = batch.offsets[rows_c]
     lengths_c = batch.offsets[rows_c + 1] - begins_c
-    offsets_c = np.concatenate([[0], np.cumsum(lengths_c)]).astype(np.int64)
-    n = int(offsets_c[-1])
-    room = np.empty(3 * n, dtype=np.int64) if rooms is None else rooms.empty(3 * n, np.int64)
-    laid = room.reshape(3, n)
+    ends_c = np.concatenate([[0], np.cumsum(lengths_c)]).astype(np.int64)
     keys_c = batch.keys[rows_c].astype(np.uint64, copy=False).view(np.int64)
-    _lay(batch.tokens, begins_c, offsets_c, keys_c, laid)
-    tokens_t, positions_t, keys_t = torch.from_numpy(laid)
-    return Pack(
-        tokens=tokens_t,
-        positions=positions_t,
-        offsets=torch.from_numpy(offsets_c.astype(np.int32)),
-        lengths=tuple(lengths_c.tolist()),
-        keys=keys_t,
-        rows=tuple(rows_c.tolist()),
-    )
+    size = 3 * int(ends_c[-1])
+    room = np.empty(size, dtype=np.int64) if rooms is None else rooms.empty(size, np.int64)
+    rows, lengths = rows_c.tolist(), lengths_c.tolist()
+    for first, last in pairwise(borders_p.tolist()):
+        begin, end = int(ends_c[first]), int(ends_c[last])
+        laid = room[3 * begin : 3 * end].reshape(3, end - begin)
+        offsets_c = ends_c[first : last + 1] - begin
+        _lay(batch.tokens, begins_c[first:last], offsets_c, keys_c[first:last], laid)
+        tokens_t, positions_t, keys_t = torch.from_numpy(laid).unbind()
+        yield Pack(
+            tokens=tokens_t,
+            positions=positions_t,
+            offsets=torch.from_numpy(offsets_c.astype(np.int32)),
+            lengths=tuple(lengths[first:last]),
+            keys=keys_t,
+            rows=tuple(rows[first:last]),
+        )
 
 
 @numba.njit(cache=True, nogil=True)
