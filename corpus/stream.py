@@ -132,6 +132,7 @@ class Stream:
         self._held: dict[tuple[int, int], Future[HeldCells]] = {}
         self._joint: tuple[GeneAxis, NDArray[np.int32]] | None = None
         self._lock = threading.Lock()
+        # Two buffers of two arrays: both may be let go before either's memory is asked for.
         self._buffer_rooms, self._batch_rooms = Rooms(kept=4), Rooms(kept=16)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="cytolake-stream")
         self._unpackers = ThreadPoolExecutor(

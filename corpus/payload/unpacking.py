@@ -116,6 +116,8 @@ class _Workspace:
     def __init__(self, zstd: ctypes.CDLL) -> None:
         self._zstd = zstd
         self._context = zstd.ZSTD_createDCtx()
+        if not self._context:
+            raise MemoryError("zstd has no memory for a context")
         self.room = np.empty(0, dtype=np.uint8)
 
     def __del__(self) -> None:
