@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...platform.errors import ConflictError, CorpusError, DamageError
+from ...platform.places import bring
 from ..features import MODALITIES
 from ..log.chain import TableState
 from ..log.history import SegmentEntry
@@ -240,6 +241,7 @@ def _kind(snapshot: Snapshot, entry: SegmentEntry) -> tuple[object, ...]:
     for name, column in lists:
         path = folder / f"{name}.parquet"
         try:
+            bring([path])
             ids = pq.read_table(path, columns=[column]).column(column).to_pylist()
         except (pa.ArrowException, OSError) as error:
             raise DamageError(f"{path} cannot be read: {error}") from error
@@ -259,6 +261,7 @@ def _alike(snapshot: Snapshot, candidates: Sequence[_Candidate]) -> list[list[_C
     for one in candidates:
         path = snapshot.folder / "segments" / one.entry.segment_id / "obs.parquet"
         try:
+            bring([path])
             schema = pq.read_schema(path)
         except (pa.ArrowException, OSError) as error:
             raise DamageError(f"{path} cannot be read: {error}") from error
