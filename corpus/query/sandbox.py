@@ -10,12 +10,14 @@ external access off and its configuration locked (`corpus.sql`).
 import json
 import re
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from functools import cache
 from typing import Any
 
 import duckdb
 
 from ...platform.errors import QueryError, did_you_mean
+from .genes_named import objects
 from .macros import MACROS
 
 VIEWS = (
@@ -107,7 +109,7 @@ def check_query(query: str) -> set[str]:
     Raises:
         QueryError: what is not allowed, by name.
     """
-    return _check_tree(_parse(query))
+    return check_tree(parse(query))
 
 
 def check_condition(where: str) -> str:
@@ -128,15 +130,15 @@ def check_condition(where: str) -> str:
             "for example \"tissue = 'blood' AND n_counts > 500\""
         )
     clause = f"(\n{where}\n)"
-    tree = _parse(f"SELECT cell_id FROM cells WHERE {clause}")
+    tree = parse(f"SELECT cell_id FROM cells WHERE {clause}")
     node = tree["statements"][0]["node"]
     plain = ("modifiers", "group_expressions", "group_sets", "having", "sample", "qualify")
     if node["type"] != "SELECT_NODE" or any(node.get(name) for name in plain):
         raise QueryError(f"{where.strip()!r}: expected a bare condition, without anything after it")
-    _parse(f"SELECT cell_id FROM cells WHERE {where}\n")  # alone: it cannot close our parenthesis
-    _check_tree(tree)
+    parse(f"SELECT cell_id FROM cells WHERE {where}\n")  # alone: it cannot close our parenthesis
+    check_tree(tree)
     unsteady = _unsteady_functions()
-    for item in _walk(tree):
+    for item in objects(tree):
         if found := _unsteadiness(item, unsteady):
             raise QueryError(f"a selection {found}: it must choose the same cells always")
     return clause
@@ -165,7 +167,12 @@ def _unsteadiness(item: dict[str, Any], unsteady: Collection[str]) -> str | None
     return None
 
 
-def _parse(query: str) -> dict[str, Any]:
+def parse(query: str) -> dict[str, Any]:
+    """A query's parse tree, as DuckDB tells it.
+
+    Raises:
+        QueryError: it is not one SELECT.
+    """
     if any("\ud800" <= letter <= "\udfff" for letter in query):
         raise QueryError("the query is not Unicode text: it holds half of a surrogate pair")
     try:
@@ -198,16 +205,17 @@ def _parse(query: str) -> dict[str, Any]:
     return tree
 
 
-def _check_tree(tree: dict[str, Any]) -> set[str]:
+def check_tree(tree: dict[str, Any]) -> set[str]:
+    """Refuse a parse tree that holds more than our views and macros; see `check_query`."""
     ours: set[str] = set()
     named = {
         str(entry["key"]).lower()
-        for item in _walk(tree)
+        for item in objects(tree)
         for entry in (item.get("cte_map") or {}).get("map", ())
     }
     named |= {
         str(item["cte_name"]).lower()
-        for item in _walk(tree)
+        for item in objects(tree)
         if item.get("type") in ("RECURSIVE_CTE_NODE", "CTE_NODE") and item.get("cte_name")
     }
     for name in named:
@@ -219,7 +227,7 @@ def _check_tree(tree: dict[str, Any]) -> set[str]:
             or name in _catalog_tables()
         ):
             raise QueryError(f"WITH {name!r}: choose a plain name that is not a view's")
-    for item in _walk(tree):
+    for item in objects(tree):
         _check_kind(item)
         kind = item.get("type")
         if kind == "BASE_TABLE":
@@ -273,6 +281,7 @@ def _shown(item: dict[str, Any]) -> set[str]:
     )
 
 
+@cache
 def _catalog_tables() -> set[str]:
     """The tables of DuckDB's own that a name without a schema would find."""
     with _parsing:
@@ -295,18 +304,6 @@ def _check_table(item: dict[str, Any], named: Collection[str]) -> None:
         raise QueryError(f"a path cannot be a table ({name!r}): ingest the file, or read a view")
     near = did_you_mean(name, [*VIEWS, *named])
     raise QueryError(f"there is no view {name!r}{near} (views are {', '.join(VIEWS)})")
-
-
-def _walk(node: Any) -> Iterator[dict[str, Any]]:
-    """Every object of the parse tree, however deep."""
-    waiting = [node]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, dict):
-            yield item
-            waiting.extend(item.values())
-        elif isinstance(item, list):
-            waiting.extend(item)
 
 
 def _unsteady_functions() -> set[str]:

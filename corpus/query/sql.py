@@ -37,8 +37,9 @@ from ...platform.places import bring
 from ..log.rows import list_of, literal
 from ..log.snapshots import Snapshot
 from ..payload.records import SegmentRecord
+from .genes_named import GenesNamed, genes_named
 from .macros import MACROS
-from .sandbox import VIEWS, check_query, explain_error
+from .sandbox import VIEWS, check_tree, explain_error, parse
 from .views import Views
 
 
@@ -59,7 +60,8 @@ class SqlEngine:
             QueryError: it is refused, or does not run.
             DamageError: a file that it needs is not what was committed.
         """
-        return self._run(query, check_query(query))
+        tree = parse(query)
+        return self._run(query, check_tree(tree), genes_named(tree))
 
     def inner(self, query: str, views: Iterable[str]) -> pa.Table:
         """Run a query of ours, which may also use the schema `lake`; names the views it needs."""
@@ -108,12 +110,12 @@ class SqlEngine:
         with self._lock:
             return self._columns(self._require({view}), view)
 
-    def _run(self, query: str, views: set[str]) -> pa.Table:
+    def _run(self, query: str, views: set[str], genes: GenesNamed | None = None) -> pa.Table:
         with self._lock, self._snapshot.telling_of_its_end():
-            return self._interruptible(partial(self._answer, query, views))
+            return self._interruptible(partial(self._answer, query, views, genes))
 
-    def _answer(self, query: str, views: set[str]) -> pa.Table:
-        connection = self._require(views)
+    def _answer(self, query: str, views: set[str], genes: GenesNamed | None) -> pa.Table:
+        connection = self._require(views, genes)
         try:
             return connection.sql(query).to_arrow_table()
         except duckdb.Error as error:
@@ -164,11 +166,14 @@ class SqlEngine:
         rows = connection.execute(f'SELECT column_name FROM (DESCRIBE "{view}")').fetchall()
         return [str(name) for (name,) in rows]
 
-    def _require(self, views: set[str]) -> duckdb.DuckDBPyConnection:
+    def _require(
+        self, views: set[str], genes: GenesNamed | None = None
+    ) -> duckdb.DuckDBPyConnection:
         if self._connection is None or self._views is None:
             self._connection = self._connect()
         if self._views is not None:
             self._views.make(*(view for view in ("all_cells", *VIEWS, *MACROS) if view in views))
+            self._views.restrict(genes)
         return self._connection
 
     def _connect(self) -> duckdb.DuckDBPyConnection:

@@ -15,6 +15,8 @@ from ..log.rows import list_of, quote, select_rows
 from ..log.snapshots import Snapshot
 from ..payload.records import SegmentRecord, bring_parts
 from ..schema import DROPPED_COLUMNS
+from .few_genes import PLACES_IN_MEMORY, FewGenes
+from .genes_named import GenesNamed
 from .listings import segment_table, source_table
 from .macros import MACROS
 from .primaries import join_pairs
@@ -35,10 +37,6 @@ _FILE_COLUMNS = pa.schema(
     ]
 )
 
-_PLACES_IN_MEMORY = 1 << 25
-"""Living cells whose places are kept in memory, at 20 bytes each; of more, each query reads them
-from Parquet."""
-
 
 class Views:
     """Makes the views of one snapshot, each when it is first needed."""
@@ -58,6 +56,7 @@ class Views:
         """
         self._connection, self._snapshot, self._records = connection, snapshot, records
         self._made: set[str] = set()
+        self._few_genes = FewGenes(connection, records)
         connection.execute("CREATE SCHEMA lake")
         self._makers = {
             "all_cells": self._make_all_cells,
@@ -92,6 +91,11 @@ class Views:
             self._made = made
             raise
         self._run("COMMIT")
+
+    def restrict(self, genes: GenesNamed | None) -> None:
+        """Let `expression` show the counts of these genes, at least; None for all of them."""
+        if "expression" in self._made:
+            self._few_genes.restrict(genes)
 
     def _need(self, *views: str) -> None:
         for view in views:
@@ -149,7 +153,7 @@ class Views:
         self._store("lake.first_places", segments)
         n_cells = sum(record.n_cells for record in self._records.values())
         self._run(
-            f"CREATE {'TABLE' if n_cells <= _PLACES_IN_MEMORY else 'VIEW'} lake.places AS "
+            f"CREATE {'TABLE' if n_cells <= PLACES_IN_MEMORY else 'VIEW'} lake.places AS "
             'SELECT s.first_place + c."row" AS place, c.cell_id, c."row" '
             "FROM lake.all_cells c JOIN lake.first_places s USING (segment)"
         )
@@ -277,7 +281,8 @@ class Views:
         else:
             source = "genes g, lake.all_cells c"
             chosen = 'c.cell_id, c.segment, c."row", g.gene_id, g.symbol, 0::UINTEGER AS "count"'
-        self._run(f"CREATE VIEW expression AS SELECT {chosen} FROM {source}")
+        self._run(f"CREATE VIEW lake.every_count AS SELECT {chosen} FROM {source}")
+        self._run("CREATE VIEW expression AS FROM lake.every_count")
 
     def _make_sources(self) -> None:
         self._store("main.sources", source_table(self._snapshot))
