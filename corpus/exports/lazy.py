@@ -24,6 +24,10 @@ def lazy_anndata(extract: Extract) -> "AnnData":
     The corpus must stay where it is for as long as X is read: a vacuum that ends the snapshot is
     told by an error then, and no other counts are ever read for it.
 
+    dask's own `X.sum()` and `X.mean()` fail, for scipy's sparse chunks do not keep axes. What adds
+    up, one dense chunk at a time, is
+    `X.map_blocks(lambda counts: counts.toarray(), dtype=X.dtype).sum(axis=0)`.
+
     Raises:
         CorpusError: dask is not installed.
     """

@@ -46,6 +46,15 @@ def test_all_cells_read_later_are_those_read_at_once(fake_corpus: Corpus, reads:
     pd.testing.assert_frame_equal(found.var, wanted.var)
 
 
+@pytest.mark.parametrize("axis", [0, 1, None])
+def test_dense_chunks_add_up(fake_corpus: Corpus, reads: Any, axis: int | None) -> None:
+    lazily, whole = fake_corpus.to_anndata(lazy=True).X, fake_corpus.to_anndata().X.toarray()
+    reads.clear()
+    dense = lazily.map_blocks(lambda counts: counts.toarray(), dtype=lazily.dtype)
+    assert np.array_equal(dense.sum(axis=axis).compute(), whole.sum(axis=axis))
+    assert sorted(reads) == [(0, 2), (2, 4), (4, 6)]
+
+
 def test_a_slice_reads_the_chunks_that_it_touches(fake_corpus: Corpus, reads: Any) -> None:
     adata = fake_corpus.to_anndata(lazy=True)
     part = adata[adata.obs["barcode"] == "AAG", ["ENSG00000000003", "ENSG00000000001"]]

@@ -7,7 +7,6 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from cytolake.corpus.query import few_genes, gene_index
-from cytolake.corpus.query.few_genes import FewGenes
 from cytolake.corpus.query.gene_index import GeneIndex
 from cytolake.corpus.store import Corpus
 from cytolake.platform.errors import CytolakeError, DamageError
@@ -138,4 +137,3 @@ def test_an_empty_corpus_has_no_index(tmp_path: Path) -> None:
     empty = Corpus.create(tmp_path / "empty")
     assert empty.sql("FROM expression WHERE symbol = 'A'").num_rows == 0
     assert GeneIndex.build([]) is not None
-    assert FewGenes.__doc__
