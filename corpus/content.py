@@ -64,8 +64,11 @@ def to_binary(hashes: NDArray[np.uint64]) -> pa.Array:
 
 def from_binary(values: pa.ChunkedArray | pa.Array) -> NDArray[np.uint64]:
     """The inverse of `to_binary`. Shape (n_cells, 2)."""
-    joined = b"".join(value.as_py() for value in values)
-    return np.frombuffer(joined, dtype="<u8").reshape(-1, 2).astype(np.uint64)
+    chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+    fixed = pa.chunked_array(chunks, values.type).cast(pa.binary(N_BYTES)).combine_chunks()
+    data = np.frombuffer(fixed.buffers()[1] or b"", dtype="<u8")
+    start = 2 * fixed.offset
+    return data[start : start + 2 * len(fixed)].reshape(-1, 2).astype(np.uint64)
 
 
 @numba.njit(cache=True, nogil=True)

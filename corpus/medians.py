@@ -6,15 +6,17 @@ The value whose median is taken is that of `corpus.sketches`.
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..platform.errors import DamageError, NoCellsError, ResourceError, VocabularyError
+from .content import content_keys, from_binary
 from .sketches import Sketch
 
 if TYPE_CHECKING:
@@ -143,7 +145,7 @@ def medians_of(
     """The medians set of selected cells: primary ones, of sources that are no panels.
 
     A panel counts where its source asked for it (`panel = "use"`). Segments that are selected
-    whole bring their stored sketch; of others the selected cells are read.
+    whole bring their stored sketch; of others the selected cells are read, or those left out.
 
     Args:
         corpus: where the cells lie.
@@ -166,28 +168,22 @@ def medians_of(
         for segment_id, entry in corpus.state.segments.items()
         if of_panels & set(entry.sources)  # a compaction mixes panels with their like alone
     }
-    sketches: list[Sketch] = []
-    n_cells = 0
-    for number in np.unique(selection.segment):
-        segment_id = selection.segment_ids[number]
-        positions = np.flatnonzero(selection.segment == number)
-        if segment_id in left_out:
-            continue
-        n_cells += len(positions)
-        segment = corpus.segment(segment_id)
-        if len(positions) == segment.record.n_cells:
-            sketches.append(segment.sketch)
-            continue
-        for start in range(0, len(positions), cells_at_once):
-            for batch in corpus.read(selection, positions[start : start + cells_at_once]):
-                parts = (batch.gene_ids, batch.indptr, batch.indices, batch.counts, batch.n_counts)
-                sketches.append(Sketch.of(*parts))
-    if not sketches:
+    chosen = np.unique(selection.segment)
+    counted = [n for n in chosen.tolist() if selection.segment_ids[n] not in left_out]
+    if not counted:
         panels = ", ".join(sorted(set(left_out.values())))
         raise NoCellsError(
             f"no medians: every selected cell is of a panel ({panels}), a source that measures "
             'under half of the coding genes; ingest one with panel = "use" to count it all the same'
         )
+    # Positions ascend by segment (the canonical order), so each segment's are a slice.
+    ends = np.searchsorted(selection.segment, [[n, n + 1] for n in counted])
+    n_cells = int((ends[:, 1] - ends[:, 0]).sum())
+    merged = Sketch.merge(
+        sketch
+        for start, stop in ends.tolist()
+        for sketch in _sketches(corpus, selection, np.arange(start, stop), cells_at_once)
+    )
     origin = {
         "corpus_uuid": corpus.uuid,
         "snapshot": selection.snapshot,
@@ -198,9 +194,40 @@ def medians_of(
         "panels_left_out": sorted(
             {
                 left_out[selection.segment_ids[i]]
-                for i in np.unique(selection.segment)
+                for i in chosen.tolist()
                 if selection.segment_ids[i] in left_out
             }
         ),
     }
-    return MediansSet.of_sketch(Sketch.merge(sketches), origin)
+    return MediansSet.of_sketch(merged, origin)
+
+
+def _sketches(
+    corpus: "Corpus", selection: "Selection", positions: NDArray[np.int64], cells_at_once: int
+) -> Iterator[Sketch]:
+    """Sketches that add up to that of some cells of one segment.
+
+    The stored sketch is of all its cells: if fewer are left out than taken, those are read and
+    taken off. So a deletion of a few cells everywhere does not make everything be read.
+    """
+    segment = corpus.segment(selection.segment_ids[selection.segment[positions[0]]])
+    n_rows = segment.record.n_cells
+    if 2 * len(positions) < n_rows:
+        for start in range(0, len(positions), cells_at_once):
+            for batch in corpus.read(selection, positions[start : start + cells_at_once]):
+                parts = (batch.gene_ids, batch.indptr, batch.indices, batch.counts, batch.n_counts)
+                yield Sketch.of(*parts)
+        return
+    with corpus.state.telling_of_its_end():
+        whole = segment.sketch
+        others = np.setdiff1d(np.arange(n_rows), selection.row[positions])
+        if len(others):
+            rows = segment.record.cells().take(pa.array(others))
+            n_counts = rows.column("n_counts").to_numpy()
+            keys = content_keys(from_binary(rows.column("content_hash")))
+            for start in range(0, len(others), cells_at_once):
+                some = slice(start, start + cells_at_once)
+                read = segment.read(others[some], keys[some])
+                gone = Sketch.of(segment.gene_ids, *read, n_counts[some])
+                whole = whole.without(gone)
+    yield whole

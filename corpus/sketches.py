@@ -7,14 +7,16 @@ whatever was merged in which order. Price: a few hundred small integers a gene.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numba
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ..platform.errors import DamageError
 from .sparse_counts import Columns, by_column
 
 PER = 10_000.0
@@ -142,27 +144,45 @@ class Sketch:
         return cls(gene_ids=gene_ids, indptr=ends, bins=used, n_values=n_values)
 
     @classmethod
-    def merge(cls, sketches: Sequence["Sketch"]) -> "Sketch":
-        """Add sketches up; genes come out in ascending order of id."""
-        gene_ids = np.array(
-            sorted({str(gene_id) for sketch in sketches for gene_id in sketch.gene_ids}),
-            dtype=object,
-        )
-        place = {gene_id: i for i, gene_id in enumerate(gene_ids)}
-        keys: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]
-        n_values: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]
+    def merge(cls, sketches: Iterable["Sketch"]) -> "Sketch":
+        """Add sketches up; genes come out in ascending order of id.
+
+        One after the other: what is held at a time is the sum and the next one, and a sum of many
+        sketches is hardly larger than one of them, for bins fill up.
+        """
+        merged = _NOTHING
         for sketch in sketches:
-            genes = np.array([place[gene_id] for gene_id in sketch.gene_ids], dtype=np.int64)
-            keys.append(
-                np.repeat(genes, np.diff(sketch.indptr)) * N_BINS + sketch.bins - LOWEST_BIN
+            merged = merged._combined(sketch, 1)
+        return merged
+
+    def without(self, other: "Sketch") -> "Sketch":
+        """The sketch of what is left when some of its values go; exact, like a sum.
+
+        Args:
+            other: of values that this sketch holds.
+
+        Raises:
+            DamageError: it does not hold them.
+        """
+        left = self._combined(other, -1)
+        if len(left.n_values) and left.n_values.min() < 0:
+            gene = int(np.searchsorted(left.indptr, left.n_values.argmin(), side="right")) - 1
+            raise DamageError(
+                f"a sketch of gene {left.gene_ids[gene]} lacks values that its own cells have: "
+                "verify --deep says which segment is damaged"
             )
-            n_values.append(sketch.n_values)
-        unique, inverse = np.unique(np.concatenate(keys), return_inverse=True)
-        totals = np.zeros(len(unique), dtype=np.int64)
-        np.add.at(totals, inverse, np.concatenate(n_values))
-        indptr = np.searchsorted(unique, np.arange(len(gene_ids) + 1) * N_BINS).astype(np.int64)
-        bins = (unique % N_BINS + LOWEST_BIN).astype(np.int16)
-        return cls(gene_ids=gene_ids, indptr=indptr, bins=bins, n_values=totals)
+        return left
+
+    def _combined(self, other: "Sketch", sign: int) -> "Sketch":
+        """The sum or difference, gene by gene and bin by bin; bins that come to 0 are left out."""
+        gene_ids, places = _union(self.gene_ids, other.gene_ids)
+        indptr, bins, n_values = _combine(
+            *places,
+            (self.indptr, self.bins, self.n_values),
+            (other.indptr, other.bins, other.n_values),
+            sign,
+        )
+        return Sketch(gene_ids=gene_ids, indptr=indptr, bins=bins, n_values=n_values)
 
     def n_cells(self) -> NDArray[np.int64]:
         """How many cells express each gene. Shape (n_genes,)."""
@@ -205,6 +225,32 @@ class Sketch:
         )
 
 
+_NOTHING = Sketch(
+    gene_ids=np.zeros(0, dtype=object),
+    indptr=np.zeros(1, dtype=np.int64),
+    bins=np.zeros(0, dtype=np.int16),
+    n_values=np.zeros(0, dtype=np.int64),
+)
+
+
+def _union(
+    one: NDArray[np.object_], other: NDArray[np.object_]
+) -> tuple[NDArray[np.object_], tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """All genes of two lists, ascending, and the place of each in the lists; -1 where it is not."""
+    if len(one) == len(other) and (one is other or bool((one == other).all())):
+        names = one if all(a < b for a, b in pairwise(one)) else np.sort(one)
+    else:
+        names = np.array(sorted({str(name) for name in (*one, *other)}), dtype=object)
+    found: list[NDArray[np.int64]] = []
+    for genes in (one, other):
+        if genes is names:
+            found.append(np.arange(len(names)))
+        else:
+            place = {name: i for i, name in enumerate(genes)}
+            found.append(np.array([place.get(name, -1) for name in names], dtype=np.int64))
+    return names, (found[0], found[1])
+
+
 @numba.njit(cache=True, nogil=True)
 def _look_up(
     small: NDArray[np.int16], cells: NDArray[np.uint32], counts: NDArray[np.uint32]
@@ -245,3 +291,45 @@ def _count_bins(
                 n_used += 1
         ends[gene + 1] = n_used
     return ends, used[:n_used].copy(), n_values[:n_used].copy()
+
+
+_Bins = tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.int64]]
+
+
+@numba.njit(cache=True, nogil=True)
+def _combine(
+    in_one: NDArray[np.int64],
+    in_other: NDArray[np.int64],
+    one: _Bins,
+    other: _Bins,
+    sign: int,
+) -> _Bins:  # pragma: no cover - compiled
+    """Walk along both lists of bins of each gene at once: both ascend."""
+    n_genes = len(in_one)
+    ends = np.zeros(n_genes + 1, dtype=np.int64)
+    bins = np.empty(len(one[1]) + len(other[1]), dtype=np.int16)
+    n_values = np.empty(len(bins), dtype=np.int64)
+    n = 0
+    for gene in range(n_genes):
+        a = b = a_end = b_end = np.int64(0)
+        if in_one[gene] >= 0:
+            a, a_end = one[0][in_one[gene]], one[0][in_one[gene] + 1]
+        if in_other[gene] >= 0:
+            b, b_end = other[0][in_other[gene]], other[0][in_other[gene] + 1]
+        while a < a_end or b < b_end:
+            total = np.int64(0)
+            if b >= b_end or (a < a_end and one[1][a] <= other[1][b]):
+                here = one[1][a]
+            else:
+                here = other[1][b]
+            if a < a_end and one[1][a] == here:
+                total += one[2][a]
+                a += 1
+            if b < b_end and other[1][b] == here:
+                total += sign * other[2][b]
+                b += 1
+            if total != 0:
+                bins[n], n_values[n] = here, total
+                n += 1
+        ends[gene + 1] = n
+    return ends, bins[:n].copy(), n_values[:n].copy()

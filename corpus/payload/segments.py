@@ -100,8 +100,10 @@ class Segment:
 
     @property
     def sketch(self) -> Sketch:
-        """The stored sketch over all cells of the segment."""
-        return Sketch.from_table(self.genes)
+        """The stored sketch over all cells of the segment: some 30 MB, so it is not kept."""
+        self.record.check("statistics.parquet")
+        path = self.record.folder / "statistics.parquet"
+        return Sketch.from_table(read_table(path, columns=["gene_id", "bins", "n_values"]))
 
     @cached_property
     def companions(self) -> Mapping[str, Companion]:

@@ -1,4 +1,6 @@
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -89,6 +91,23 @@ def test_medians_of_a_segment_that_lost_cells_are_those_of_the_cells_left(
         [2500, 4000], rel=0.005
     )
     assert np.isnan(medians.of(["ENSG00000000005"])[0])
+
+
+def test_medians_of_most_cells_of_a_segment_are_those_of_the_same_cells_read(
+    build_fake_corpus: Callable[[Path], Corpus], tmp_path: Path
+) -> None:
+    """Those left out are taken off the stored sketch, also when they are deleted."""
+    corpus = build_fake_corpus(tmp_path / "corpus")
+    most = corpus.select("tissue = 'blood' AND barcode <> 'AAA'")
+    by_hand = Sketch.merge(
+        Sketch.of(b.gene_ids, b.indptr, b.indices, b.counts, b.n_counts) for b in corpus.read(most)
+    )
+    expected = MediansSet.of_sketch(by_hand, {})
+    assert medians_of(corpus, most).digest == expected.digest
+    corpus.delete("barcode = 'AAA'")
+    left = Corpus.open(corpus.uri)
+    found = medians_of(left, left.select("tissue = 'blood'"))
+    assert (found.digest, found.n_cells.tolist()) == (expected.digest, expected.n_cells.tolist())
 
 
 def test_a_panel_is_left_out_of_medians_and_said(fake_corpus: Corpus) -> None:

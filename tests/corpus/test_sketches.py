@@ -1,6 +1,10 @@
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from cytolake.corpus.sketches import PER, RATIO, TABLE, Binning, Sketch
+from cytolake.platform.errors import DamageError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -96,3 +100,49 @@ def test_medians_of_the_seventy_percent_that_live_are_exact_to_half_a_percent(se
     found = sketch_of(matrix[living], n_counts[living]).medians()
     np.testing.assert_allclose(found[kept], expected, rtol=BOUND)
     assert np.isnan(found[~kept]).all()
+
+
+def values_of(sketch: Sketch) -> dict[str, Counter[int]]:
+    """What a sketch holds, gene by gene; genes without a value too."""
+    ends = zip(sketch.gene_ids, sketch.indptr[:-1], sketch.indptr[1:], strict=True)
+    return {
+        str(gene): Counter(
+            dict(zip(sketch.bins[a:b].tolist(), sketch.n_values[a:b].tolist(), strict=True))
+        )
+        for gene, a, b in ends
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sets(st.sampled_from("ABCDEFG"), min_size=1), max_size=4),
+    st.integers(0, 999),
+    st.booleans(),
+)
+def test_sketches_of_other_genes_add_up_and_come_apart_again(
+    lists: list[set[str]], seed: int, backwards: bool
+) -> None:
+    """Also where genes stand in no order: the oracle adds up counters."""
+    rng = np.random.default_rng(seed)
+    parts: list[Sketch] = []
+    expected: dict[str, Counter[int]] = {}
+    for genes in lists:
+        matrix = rng.geometric(0.2, (8, len(genes))) * (rng.random((8, len(genes))) < 0.5)
+        part = sketch_of(matrix, matrix.sum(axis=1) + rng.integers(1, 9, 8))
+        named = np.array(sorted(genes, reverse=backwards), dtype=object)
+        part = replace(part, gene_ids=named)
+        parts.append(part)
+        for gene, counter in values_of(part).items():
+            expected[gene] = expected.get(gene, Counter()) + counter
+    whole = Sketch.merge(parts)
+    assert whole.gene_ids.tolist() == sorted(expected)
+    assert values_of(whole) == expected
+    for part in parts:
+        whole = whole.without(part)
+    assert values_of(whole) == {gene: Counter() for gene in expected}
+
+
+def test_values_that_a_sketch_does_not_hold_cannot_be_taken_off() -> None:
+    one, two = (sketch_of(np.array([[0, count]]), np.array([10])) for count in (1, 2))
+    with pytest.raises(DamageError, match="gene G01 lacks values"):
+        one.without(two)
