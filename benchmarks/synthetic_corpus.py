@@ -6,7 +6,9 @@ count are dropped).
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -121,6 +123,102 @@ def _joined(batches: Sequence[CellBatch], statistics: Statistics) -> CellBatch:
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SyntheticSource:
+    """A source that is to be made.
+
+    Attributes:
+        number: another number, other cells.
+        sizes: cells generated for each of its segments.
+    """
+
+    number: int
+    sizes: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Its name in a corpus."""
+        return f"synthetic-{self.number:04d}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cells:
+    """The law that the cells of some sources follow.
+
+    Attributes:
+        statistics: of a real source; `keep_genes` makes segments cheaper to write.
+        seed: see `synthetic.generate`.
+        depth: mean genes seen a cell; that of the statistics where None.
+    """
+
+    statistics: Statistics
+    seed: int
+    depth: float | None = SHALLOW
+
+    def sha256(self, source: SyntheticSource) -> str:
+        """What stands for the hash of the source's file."""
+        origin = sorted(self.statistics.origin.items())
+        told = f"{source.name} seed {self.seed} depth {self.depth} cells {list(source.sizes)}"
+        words = f"{told} of {origin}".encode()
+        return hashlib.sha256(words + self.statistics.totals_kg.tobytes()).hexdigest()
+
+
+def equal_sources(n_cells: int, n_segments: int, n_sources: int) -> list[SyntheticSource]:
+    """Equal sources of equal segments, as even as the numbers allow.
+
+    Raises:
+        SourceError: fewer cells than segments or segments than sources.
+    """
+    if not n_cells >= n_segments >= n_sources >= 1:
+        raise SourceError(
+            f"{n_cells} cells in {n_segments} segments of {n_sources} sources: expected at least "
+            "one cell a segment and one segment a source"
+        )
+    first_segment, first_cell = _cuts(n_segments, n_sources), _cuts(n_cells, n_segments)
+    sizes = [stop - start for start, stop in pairwise(first_cell)]
+    return [
+        SyntheticSource(number=number, sizes=tuple(sizes[start:stop]))
+        for number, (start, stop) in enumerate(pairwise(first_segment))
+    ]
+
+
+def write_sources(
+    corpus: Corpus,
+    cells: Cells,
+    sources: Sequence[SyntheticSource],
+    *,
+    around: Callable[[int], AbstractContextManager[object]] = lambda _: nullcontext(),
+) -> Iterator[tuple[Receipt, list[SegmentRecord]]]:
+    """Write the segments of sources, one source after the other; nothing is committed.
+
+    Args:
+        corpus: whose segments they become.
+        cells: what the cells are like.
+        sources: which ones to write.
+        around: entered around each segment's writing, with its number of cells; the making of its
+            cells is outside.
+
+    Yields:
+        A source's receipt and its segments.
+    """
+    var, prepared = var_table(cells.statistics), prepare(cells.statistics, cells.depth)
+    for source in sources:
+        records: list[SegmentRecord] = []
+        provenance: dict[str, str | int] = {
+            "corpus_uuid": corpus.uuid,
+            "source_id": source.name,
+            "source_sha256": cells.sha256(source),
+            "first_row": 0,
+        }
+        batches = _batches(cells.statistics, prepared, source.sizes, cells.seed, source.number)
+        for number, batch in enumerate(batches):
+            with around(batch.n_cells):
+                segment_id = f"{source.name}-{number:05d}"
+                records.append(_write(corpus, segment_id, batch, var, provenance))
+            provenance = {**provenance, "first_row": sum(source.sizes[: number + 1])}
+        yield receipt_of(source, cells, records), records
+
+
 def build_corpus(
     folder: Path,
     statistics: Statistics,
@@ -132,7 +230,7 @@ def build_corpus(
     depth: float | None = SHALLOW,
     console: Console | None = None,
 ) -> Corpus:
-    """Make a corpus: equal sources of equal segments, as even as the numbers allow.
+    """Make a corpus of `equal_sources`.
 
     A source is committed as soon as its segments stand. Cells without a count (there are some in
     shallow corpora) are dropped for `total_counts`, and the receipts say so. No source is called a
@@ -140,12 +238,12 @@ def build_corpus(
 
     Args:
         folder: empty, or not there.
-        statistics: of a real source; `keep_genes` makes segments cheaper to write.
+        statistics: see `Cells`.
         n_cells: cells generated.
         n_segments: over all sources.
         n_sources: each with a hash of its own.
         seed: see `synthetic.generate`.
-        depth: mean genes seen a cell; that of the statistics where None.
+        depth: see `Cells`.
         console: where to show progress; standard error where None.
 
     Returns:
@@ -155,35 +253,17 @@ def build_corpus(
         SourceError: fewer cells than segments or segments than sources.
         CorpusError: the folder holds something.
     """
-    if not n_cells >= n_segments >= n_sources >= 1:
-        raise SourceError(
-            f"{n_cells} cells in {n_segments} segments of {n_sources} sources: expected at least "
-            "one cell a segment and one segment a source"
-        )
-    corpus = Corpus.create(folder)
-    var, prepared = var_table(statistics), prepare(statistics, depth)
+    sources = equal_sources(n_cells, n_segments, n_sources)
+    corpus, cells = Corpus.create(folder), Cells(statistics=statistics, seed=seed, depth=depth)
     with progress("building a corpus", n_cells, "cells", console=console) as bar:
-        first_segment = _cuts(n_segments, n_sources)
-        first_cell = _cuts(n_cells, n_segments)
-        for source, (start, stop) in enumerate(pairwise(first_segment)):
-            sizes = [first_cell[i + 1] - first_cell[i] for i in range(start, stop)]
-            name = f"synthetic-{source:04d}"
-            origin = sorted(statistics.origin.items())
-            told = f"{name} seed {seed} depth {depth} cells {sizes} of {origin}"
-            sha256 = hashlib.sha256(told.encode() + statistics.totals_kg.tobytes()).hexdigest()
-            records: list[SegmentRecord] = []
-            first_row = 0
-            for number, cells in enumerate(_batches(statistics, prepared, sizes, seed, source)):
-                provenance: dict[str, str | int] = {
-                    "corpus_uuid": corpus.uuid,
-                    "source_id": name,
-                    "source_sha256": sha256,
-                    "first_row": first_row,
-                }
-                records.append(_write(corpus, f"{name}-{number:05d}", cells, var, provenance))
-                first_row += cells.n_cells
-                bar.advance(cells.n_cells)
-            corpus.commit_source(_receipt(name, sha256, sum(sizes), var, records), records)
+
+        @contextmanager
+        def advancing(n_written: int) -> Generator[None]:
+            yield
+            bar.advance(n_written)
+
+        for receipt, records in write_sources(corpus, cells, sources, around=advancing):
+            corpus.commit_source(receipt, records)
     return Corpus.open(folder)
 
 
@@ -217,27 +297,23 @@ def _write(
     )
 
 
-def _receipt(
-    name: str, sha256: str, n_read: int, var: pa.Table, records: Sequence[SegmentRecord]
-) -> Receipt:
+def receipt_of(source: SyntheticSource, cells: Cells, records: Sequence[SegmentRecord]) -> Receipt:
+    """The account of a source whose segments are written."""
     n_dropped = sum(record.n_dropped for record in records)
+    n_genes = cells.statistics.n_genes
+    mapping = var_table(cells.statistics).column("mapping").to_pylist()
     return Receipt(
-        source_id=name,
-        uri=f"synthetic:{name}",
-        sha256=sha256,
+        source_id=source.name,
+        uri=f"synthetic:{source.name}",
+        sha256=cells.sha256(source),
         n_bytes=sum(size for record in records for size, _ in record.files.values()),
         reader="synthetic",
         layer="X",
-        n_read=n_read,
+        n_read=sum(source.sizes),
         n_kept=sum(record.n_cells for record in records),
         dropped={"total_counts": n_dropped} if n_dropped else {},
         thresholds={"total_counts_low": 1.0},
-        genes={
-            "n_read": var.num_rows,
-            "n_mapped": var.num_rows,
-            "n_summed": 0,
-            **Counter(var.column("mapping").to_pylist()),
-        },
+        genes={"n_read": n_genes, "n_mapped": n_genes, "n_summed": 0, **Counter(mapping)},
         recipe_hash=hashlib.sha256(b"synthetic").hexdigest(),
         versions={"cytolake": __version__},
         units=tuple(record.segment_id for record in records),
