@@ -10,7 +10,7 @@ from .content import content_keys, from_binary
 from .log.snapshots import Snapshot
 from .query.sandbox import check_condition, check_query
 from .query.sql import SqlEngine
-from .splits import PART, Split, assign
+from .splits import DONOR, PART, Split, assign
 from .stream import Selection, selection_digest
 
 
@@ -106,8 +106,29 @@ def _is_in(engine: SqlEngine, split: Split, part: str, table: pa.Table) -> NDArr
     everything = engine.inner(
         f"SELECT {', '.join(chosen)} FROM cells WHERE is_primary", views | {"cells"}
     )
-    ids = everything.column("cell_id").to_numpy()[assign(split, everything) == part]
+    shared = None if split.kept_whole is None else _shared(engine, split.kept_whole)
+    parts = assign(split, everything, shared)
+    ids = everything.column("cell_id").to_numpy()[parts == part]
     return np.isin(table.column("primary_id").to_numpy(), ids)
+
+
+def _shared(engine: SqlEngine, column: str) -> pa.Table:
+    """What values of a column have in common: a cell under two of them, and a donor.
+
+    A source that has a cell of another, or a donor, lies on its side.
+    """
+    selects = [
+        "SELECT DISTINCT 'cell ' || coalesce(d.primary_id, c.cell_id) AS what, "
+        f'c."{column}" AS value FROM cells c LEFT JOIN lake.duplicates d USING (cell_id) '
+        "WHERE coalesce(d.primary_id, c.cell_id) IN (SELECT primary_id FROM lake.duplicates)"
+    ]
+    if column != DONOR:
+        selects.append(
+            f"SELECT DISTINCT 'donor ' || {DONOR}, \"{column}\" FROM cells "
+            f"WHERE {DONOR} IS NOT NULL"
+        )
+    union = " UNION ALL ".join(selects)
+    return engine.inner(f"SELECT * FROM ({union}) WHERE value IS NOT NULL", {"cells"})
 
 
 def _views_of(where: str | None) -> set[str]:

@@ -1,12 +1,13 @@
 """Which cell belongs to which part: by query, by donor or by cell. Pure; the same in a new corpus.
 
 Knows no file. Nothing here is drawn: order comes from a hash of the seed and the cell's content
-key (or the donor's name), so equal cells fall on one side and a rebuilt corpus splits alike.
+key (or the donor's name), so equal cells fall on one side and a rebuilt corpus splits alike. Donors
+who share a cell under two names are one donor.
 """
 
 import hashlib
-from collections.abc import Sequence
-from typing import Literal, Self
+from collections.abc import Collection, Sequence
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,9 @@ from pydantic import Field, model_validator
 from ..platform.configuration import Configuration
 from ..platform.errors import CorpusError, RecipeError
 from .content import content_keys, from_binary
+
+DONOR = "donor_id"
+"""The column of `cells` that names a person; whatever else is kept whole, persons are, too."""
 
 PART = "part_"
 """A query split's table has one true/false column a part, of this prefix and the part's name."""
@@ -30,7 +34,10 @@ class Split(Configuration):
         parts: for `query`: part -> WHERE clause over `cells`. Parts must not overlap.
         fractions: for `cells` and `donors`: part -> share; the shares add up to 1 at most.
         stratify: for `cells`: a column of `cells` each of whose values is cut alike.
-        column: for `donors`: the column that names the donor.
+        column: for `donors`: the column that names the donor, or whatever is to stay whole (a
+            source, a technical batch). Donors who share a cell are one: they go to one part.
+        whole: for `query`: a column, such as `donor_id`, none of whose values may lie in two parts;
+            values that share a cell count as one.
         seed: for `cells` and `donors`: another seed, another cut.
     """
 
@@ -38,7 +45,8 @@ class Split(Configuration):
     parts: dict[str, str] = Field(default_factory=dict[str, str])
     fractions: dict[str, float] = Field(default_factory=dict[str, float])
     stratify: str | None = None
-    column: str = "donor_id"
+    column: str = DONOR
+    whole: str | None = None
     seed: int = 0
 
     @model_validator(mode="after")
@@ -52,6 +60,8 @@ class Split(Configuration):
             raise ValueError(f"fractions add up to {sum(self.fractions.values())}, expected <= 1")
         if self.stratify is not None and self.kind != "cells":
             raise ValueError(f"only a split by cells can stratify, not one by {self.kind}")
+        if self.whole is not None and self.kind != "query":
+            raise ValueError(f"whole is for a split by query; one by {self.kind} cuts nothing else")
         return self
 
     @property
@@ -62,32 +72,42 @@ class Split(Configuration):
     @property
     def columns(self) -> list[str]:
         """The columns of `cells` that `assign` needs, beside `content_hash`."""
-        if self.kind == "donors":
-            return [self.column]
-        return [self.stratify] if self.stratify is not None else []
+        named = self.kept_whole if self.kind != "cells" else self.stratify
+        return [] if named is None else [named]
+
+    @property
+    def kept_whole(self) -> str | None:
+        """The column whose values lie on one side, each."""
+        return {"donors": self.column, "query": self.whole, "cells": None}[self.kind]
 
 
-def assign(split: Split, table: pa.Table) -> NDArray[np.object_]:
+def assign(split: Split, table: pa.Table, shared: pa.Table | None = None) -> NDArray[np.object_]:
     """Each cell's part; None for a cell in no part. Shape (n_cells,), dtype object.
 
     Args:
         split: how to cut.
         table: the cells of the whole snapshot, each content once: `content_hash`, the columns
             `split.columns`, and for a query split one column `part_<name>` a part.
+        shared: `what, value`: what is shared (any text) and a value of `split.kept_whole` that
+            has a share in it. Values that share something are on one side.
 
     Raises:
-        RecipeError: two parts of a query split share a cell.
+        RecipeError: two parts of a query split share a cell, or a value that is to stay whole.
         CorpusError: the table lacks a column.
     """
-    keys = content_keys(from_binary(_column(table, "content_hash")))
     if split.kind == "query":
-        return _by_query(split, table)
+        parts = _by_query(split, table)
+        if split.whole is not None:
+            _refuse_cut(split.whole, _texts(table, split.whole), parts, shared)
+        return parts
     if split.kind == "donors":
         donors = _texts(table, split.column)
-        named = sorted({donor for donor in donors if donor is not None})
-        part_of = _cut(split, [_hash(split.seed, donor.encode()) for donor in named])
+        group_of = joined({donor for donor in donors if donor is not None}, shared)
+        named = sorted(set(group_of.values()))
+        part_of = _cut(split, [_hash(split.seed, group.encode()) for group in named])
         chosen = dict(zip(named, part_of, strict=True))
-        return np.array([None if d is None else chosen[d] for d in donors], dtype=object)
+        return np.array([None if d is None else chosen[group_of[d]] for d in donors], dtype=object)
+    keys = content_keys(from_binary(_column(table, "content_hash")))
     strata = _texts(table, split.stratify) if split.stratify else [None] * len(keys)
     hashes = [_hash(split.seed, key.tobytes()) for key in keys.astype("<u8")]
     rows_of: dict[str | None, list[int]] = {}
@@ -97,6 +117,59 @@ def assign(split: Split, table: pa.Table) -> NDArray[np.object_]:
     for rows in rows_of.values():
         parts[rows] = _cut(split, [hashes[row] for row in rows])
     return parts
+
+
+def joined(values: Collection[str], shared: pa.Table | None) -> dict[str, str]:
+    """Values that share something, directly or through others, under the first name among them.
+
+    Args:
+        values: all values.
+        shared: as in `assign`; it may name values that are not among these.
+
+    Returns:
+        Each value's group: the first, in order of the alphabet, of those among `values`.
+    """
+    parent = {value: value for value in values}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]  # halves the way for the next one
+            name = parent[name]
+        return name
+
+    first_of: dict[str, str] = {}
+    for what, value in zip(*_pairs(shared), strict=True):
+        parent.setdefault(value, value)
+        one, other = root(first_of.setdefault(what, value)), root(value)
+        parent[other] = one
+    groups: dict[str, list[str]] = {}
+    for value in values:
+        groups.setdefault(root(value), []).append(value)
+    return {value: min(group) for group in groups.values() for value in group}
+
+
+def _pairs(shared: pa.Table | None) -> tuple[list[Any], list[Any]]:
+    if shared is None:
+        return [], []
+    return _texts(shared, "what"), _texts(shared, "value")
+
+
+def _refuse_cut(
+    column: str, values: Sequence[str | None], parts: NDArray[np.object_], shared: pa.Table | None
+) -> None:
+    """Refuse parts of a query that cut what is to stay whole."""
+    group_of = joined({value for value in values if value is not None}, shared)
+    parts_of: dict[str, set[str]] = {}
+    for value, part in zip(values, parts, strict=True):
+        if value is not None and part is not None:
+            parts_of.setdefault(group_of[value], set()).add(part)
+    cut = sorted(group for group, found in parts_of.items() if len(found) > 1)
+    if cut:
+        raise RecipeError(
+            f"split: {len(cut)} values of {column} lie in two parts, {cut[0]!r} in "
+            f"{' and '.join(sorted(parts_of[cut[0]]))} (values that share a cell count as one); "
+            f"choose the parts by {column}, or leave `whole` out"
+        )
 
 
 def folds(

@@ -1,10 +1,12 @@
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from cytolake.corpus.content import to_binary
-from cytolake.corpus.splits import Split, assign, folds
+from cytolake.corpus.splits import Split, assign, folds, joined
 from cytolake.corpus.store import Corpus
 from cytolake.platform.configuration import parse_values
 from cytolake.platform.errors import CorpusError, NoCellsError, RecipeError
@@ -99,10 +101,11 @@ def test_no_content_and_no_donor_of_a_corpus_is_on_two_sides(
     seed: int,
     where: str | None,
 ) -> None:
-    """Of any query's cells: a copy follows its primary cell, in another source as well."""
+    """Of any query's cells, copies too. d1 and d3 share a cell, so they are one person."""
     split = Split(kind=kind, fractions={"train": share, "test": 1 - share}, seed=seed)
     rows = fake_corpus.sql("SELECT cell_id, donor_id FROM cells").to_pylist()
     donor_of = {row["cell_id"]: row["donor_id"] for row in rows}
+    person_of = {**{row["donor_id"]: row["donor_id"] for row in rows}, "d3": "d1"}
     contents: dict[str, set[int]] = {}
     donors: dict[str, set[str | None]] = {}
     for part in ("train", "test"):
@@ -111,14 +114,102 @@ def test_no_content_and_no_donor_of_a_corpus_is_on_two_sides(
         except NoCellsError:
             continue
         contents[part] = set(everything.content_key.tolist())
-        try:
-            primaries = fake_corpus.select(where, split=split, part=part)
-        except NoCellsError:
-            continue
-        donors[part] = {donor_of[cell] for cell in primaries.cell_id.tolist()}
+        donors[part] = {person_of[donor_of[cell]] for cell in everything.cell_id.tolist()}
     assert not contents.get("train", set()) & contents.get("test", set())
     if kind == "donors":
         assert not donors.get("train", set()) & donors.get("test", set())
+
+
+def merged_sets(sets: list[set[str]]) -> list[set[str]]:
+    """The oracle: as long as two sets share something, they are one."""
+    for one in sets:
+        for other in sets:
+            if one is not other and one & other:
+                rest = [some for some in sets if some is not one and some is not other]
+                return merged_sets([*rest, one | other])
+    return sets
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 12), st.sampled_from([None, *"abcdefgh"])),
+        min_size=1,
+        max_size=40,
+    ),
+    st.floats(0.05, 0.95),
+    st.integers(-9, 9),
+)
+def test_donors_who_share_cells_are_one_donor(
+    cells: list[tuple[int, str | None]], share: float, seed: int
+) -> None:
+    """Also through a third, and through a primary cell that names no donor."""
+    first: dict[int, int] = {}
+    for place, (content, _) in enumerate(cells):
+        first.setdefault(content, place)
+    primaries = sorted(first.values())
+    table = table_of(len(primaries), donor_id=[cells[place][1] for place in primaries])
+    pairs = [(f"cell {content}", donor) for content, donor in cells if donor is not None]
+    shared = pa.table({"what": [p[0] for p in pairs], "value": [p[1] for p in pairs]})
+    split = Split(kind="donors", fractions={"x": share, "y": 1 - share}, seed=seed)
+    part_of = {
+        cells[row][0]: p for row, p in zip(primaries, assign(split, table, shared), strict=True)
+    }
+    people = merged_sets([{what, donor} for what, donor in pairs])
+    for person in people:
+        found = {part_of[content] for content, donor in cells if donor in person}
+        assert len(found - {None}) <= 1
+    # As many people as there are (of those with a primary cell) are dealt out by the shares.
+    named = [person for person in people if person & {cells[place][1] for place in primaries}]
+    sides = [
+        {part_of[content] for content, donor in cells if donor in person} - {None}
+        for person in named
+    ]
+    assert abs(sum(side == {"x"} for side in sides) - share * len(named)) <= 0.5 + 1e-9
+
+
+def test_donors_who_share_nothing_have_the_parts_that_they_always_had() -> None:
+    names = [f"d{number}" for number in range(40)]
+    table = table_of(40, donor_id=names)
+    split = Split(kind="donors", fractions={"a": 0.5, "b": 0.5}, seed=7)
+    alone = pa.table({"what": [f"cell {name}" for name in names], "value": names})
+    assert assign(split, table).tolist() == assign(split, table, alone).tolist()
+    assert joined(names, alone) == dict(zip(names, names, strict=True))
+
+
+def test_sources_that_share_a_cell_are_on_one_side(fake_corpus: Corpus) -> None:
+    for seed in range(5):
+        fractions = {"train": 0.5, "test": 0.5}
+        split = Split(kind="donors", column="source_id", fractions=fractions, seed=seed)
+        assert fake_corpus.select(split=split, part="train").n_cells == 5
+        with pytest.raises(NoCellsError):
+            fake_corpus.select(split=split, part="test")
+
+
+def test_a_source_with_the_donor_of_another_is_on_its_side(
+    build_fake_corpus: Callable[[Path], Corpus], tmp_path: Path
+) -> None:
+    corpus = build_fake_corpus(tmp_path / "corpus")
+    corpus.delete("barcode = 'CCC'")  # the cell that both had
+    split = Split(kind="donors", column="source_id", fractions={"a": 0.5, "b": 0.5})
+    apart = Corpus.open(corpus.uri)
+    assert {apart.select(split=split, part=part).n_cells for part in "ab"} == {2, 3}
+    rows = apart.sql("SELECT cell_id, 'd9' AS donor_id FROM cells WHERE barcode IN ('AAC', 'GGG')")
+    apart.annotate(rows, origin="a table")
+    again = Corpus.open(corpus.uri)
+    assert again.select(split=split, part="a").n_cells == 5
+
+
+def test_parts_of_a_query_that_cut_a_donor_are_refused_where_it_is_to_stay_whole(
+    fake_corpus: Corpus,
+) -> None:
+    """d1 of blood and d3 of lung share a cell."""
+    parts = {"mine": "source_id = 'blood'", "rest": "tissue = 'lung'"}
+    cut = Split(kind="query", parts=parts, whole="donor_id")
+    with pytest.raises(RecipeError, match="1 values of donor_id lie in two parts, 'd1' in mine"):
+        fake_corpus.select(split=cut, part="mine")
+    parts = {"mine": "donor_id IN ('d1', 'd3')", "rest": "donor_id = 'd4'"}
+    whole = Split(kind="query", parts=parts, whole="donor_id")
+    assert fake_corpus.select(split=whole, part="mine").n_cells == 3
 
 
 def test_overlapping_queries_are_refused() -> None:
@@ -141,6 +232,7 @@ def test_null_in_a_query_is_in_no_part() -> None:
         ({"kind": "cells", "fractions": {"a": 0.7, "b": 0.7}}, "add up"),
         ({"kind": "cells", "fractions": {"a": -1}}, "each > 0"),
         ({"kind": "donors", "fractions": {"a": 1}, "stratify": "x"}, "only a split by cells"),
+        ({"kind": "cells", "fractions": {"a": 1}, "whole": "x"}, "whole is for a split by query"),
         ({"kind": "cells", "fraction": {"a": 1}}, "did you mean 'fractions'"),
     ],
 )
