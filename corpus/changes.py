@@ -4,7 +4,6 @@ Knows names; knows no table. Every change is asked of the NEWEST snapshot and ma
 handle stays where it is, and whoever wants to see the change opens the corpus again.
 """
 
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import pyarrow as pa
 
 from ..platform.places import local_path
-from ..platform.storage import publish, sync_file
 from .log import commits
 from .log.history import CommittedSource
 from .log.receipts import Receipt
@@ -193,17 +191,13 @@ class Changes:
 
         That these cells leave the corpus is put on record before anything is written.
         """
+        from .exports.placing import aside
+
         target = local_path(path).absolute()
         adata = self.to_anndata(where, genes)
         self.record_use("export", target.name, where=where, uri=str(target))
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-        try:
+        with aside(target) as temporary:
             adata.write_h5ad(temporary)
-            sync_file(temporary)
-            publish(temporary, target, "export")
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
         return adata
 
     def export(

@@ -24,11 +24,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from ray.data import Dataset, Datasource, ReadTask, read_datasource
-from ray.data.block import Block, BlockAccessor, BlockMetadata
+from ray.data.block import Block, BlockAccessor
 from ray.data.datasource import Datasink, WriteResult
 
 from ..platform.errors import CorpusError
 from ..platform.places import absolute_uri, place_of
+from ..platform.tasks import read_task
 from .cell_rows import COUNTS, cells_to_rows, in_tables, rows_to_cells
 from .log.commits import Commit, commit_source
 from .log.leases import lease
@@ -148,13 +149,8 @@ class CellsDatasource(Datasource):
         def read() -> list[Block]:
             return [_rows_of(uri, snapshot, part, obs, genes)]
 
-        metadata = BlockMetadata(
-            num_rows=stop - start,
-            size_bytes=int(part.n_counts.sum()) * _BYTES_A_COUNT,
-            input_files=None,
-            exec_stats=None,
-        )
-        return ReadTask(read, metadata, per_task_row_limit=per_task_row_limit)
+        n_bytes = int(part.n_counts.sum()) * _BYTES_A_COUNT
+        return read_task(read, n_rows=stop - start, n_bytes=n_bytes, row_limit=per_task_row_limit)
 
 
 @lru_cache(maxsize=2)

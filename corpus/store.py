@@ -18,6 +18,7 @@ from .log.tags import snapshot_of
 from .payload.segments import Segment
 from .query.sql import SqlEngine
 from .selecting import select
+from .sparse_counts import Rows
 from .splits import Split
 from .stream import Selection
 
@@ -256,23 +257,41 @@ class Corpus(Changes):
             segment = self.segment(selection.segment_ids[number])
             rows, keys = selection.row[chosen].astype(np.int64), selection.content_key[chosen]
             with self.state.telling_of_its_end():
-                indptr, indices, counts = segment.read(rows, keys)
-            obs: dict[str, Any] = {"cell_id": selection.cell_id[chosen]}
-            for name in columns:
-                if name != "cell_id":
-                    obs[name] = self.column(selection, name).take(pa.array(chosen))
-            batches.append(
-                CellBatch(
-                    gene_ids=segment.gene_ids,
-                    indptr=indptr,
-                    indices=indices,
-                    counts=counts,
-                    n_counts=selection.n_counts[chosen],
-                    content_keys=selection.content_key[chosen],
-                    obs=pa.table(obs),
-                )
-            )
+                counts = segment.read(rows, keys)
+            batches.append(self.batch_of(selection, chosen, segment.gene_ids, counts, columns))
         return batches
+
+    def batch_of(
+        self,
+        selection: Selection,
+        positions: NDArray[np.int64],
+        gene_ids: NDArray[np.object_],
+        rows: Rows,
+        columns: Sequence[str] = (),
+    ) -> CellBatch:
+        """Counts that were read, with what the selection and `cells` say of their cells.
+
+        Args:
+            selection: of this snapshot.
+            positions: which of its cells. Shape (n_cells,).
+            gene_ids: what `rows` points into. Shape (n_genes,).
+            rows: the cells' counts.
+            columns: columns of `cells` to put into `obs`, beside `cell_id`.
+        """
+        obs: dict[str, Any] = {"cell_id": selection.cell_id[positions]}
+        for name in columns:
+            if name != "cell_id":
+                obs[name] = self.column(selection, name).take(pa.array(positions))
+        indptr, indices, counts = rows
+        return CellBatch(
+            gene_ids=gene_ids,
+            indptr=indptr,
+            indices=indices,
+            counts=counts,
+            n_counts=selection.n_counts[positions],
+            content_keys=selection.content_key[positions],
+            obs=pa.table(obs),
+        )
 
     def check_selection(self, selection: Selection) -> None:
         """Refuse cells that were chosen in another snapshot.

@@ -11,10 +11,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from .cells import CellBatch
@@ -167,23 +166,9 @@ class Stream:
                 self._hold(order, epoch, number + 1)
             positions = order[max(start, first) : min(stop, last)]
             taken.append(held.result().take(positions, axis, self._batch_rooms))
-        indptr, indices, counts = taken[0] if len(taken) == 1 else _joined(taken)
-        positions = order[start:stop]
-        chosen = self.selection
-        obs: dict[str, Any] = {"cell_id": chosen.cell_id[positions]}
-        for name in self._columns:
-            obs[name] = self.corpus.column(chosen, name).take(pa.array(positions))
-        return [
-            CellBatch(
-                gene_ids=axis.gene_ids,
-                indptr=indptr,
-                indices=indices,
-                counts=counts,
-                n_counts=chosen.n_counts[positions],
-                content_keys=chosen.content_key[positions],
-                obs=pa.table(obs),
-            )
-        ]
+        rows = taken[0] if len(taken) == 1 else _joined(taken)
+        chosen, names = self.selection, axis.gene_ids
+        return [self.corpus.batch_of(chosen, order[start:stop], names, rows, self._columns)]
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[list[CellBatch]]:
         """The groups of an epoch in order, from group `start` on."""

@@ -4,11 +4,15 @@ Tasks and answers are rows of text: paths and statistics go through Ray's blocks
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from ray.data import ReadTask
+    from ray.data.block import Block
 
 Row = dict[str, str]
 
@@ -53,6 +57,28 @@ def in_parallel(carry_out: Callable[[Row], Row], rows: Sequence[Row]) -> Iterato
     yield from data.iter_rows()
 
 
+def read_task(
+    read: "Callable[[], Iterable[Block]]",
+    *,
+    n_rows: int,
+    n_bytes: int,
+    row_limit: int | None = None,
+) -> "ReadTask":
+    """What Ray Data is told of blocks that are read when their turn comes.
+
+    Args:
+        read: gives the blocks.
+        n_rows: of all of them.
+        n_bytes: in memory, about.
+        row_limit: as Ray Data gave it to `get_read_tasks`.
+    """
+    from ray.data import ReadTask
+    from ray.data.block import BlockMetadata
+
+    told = BlockMetadata(num_rows=n_rows, size_bytes=n_bytes, input_files=None, exec_stats=None)
+    return ReadTask(read, told, per_task_row_limit=row_limit)
+
+
 def _be_quick_and_quiet() -> None:
     """Let Ray Data give small tasks out at once, and say nothing."""
     import ray.data
@@ -70,16 +96,12 @@ def _datasource(carry_out: Callable[[Row], Row], rows: Sequence[Row]) -> Any:
     The class is made here, where Ray is imported: a call that has nothing to do has no need of it.
     """
     from ray.data import Datasource, ReadTask
-    from ray.data.block import BlockMetadata
 
     def task_of(row: Row) -> ReadTask:
         def read() -> list[pa.Table]:
             return [pa.table({name: [value] for name, value in carry_out(row).items()})]
 
-        return ReadTask(
-            read,
-            BlockMetadata(num_rows=1, size_bytes=_size(row), input_files=None, exec_stats=None),
-        )
+        return read_task(read, n_rows=1, n_bytes=_size(row))
 
     class Tasks(Datasource):
         def estimate_inmemory_data_size(self) -> int:

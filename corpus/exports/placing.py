@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from ...platform.errors import CorpusError
 from ...platform.refusals import storing_in
 from ...platform.storage import publish, sync_file, sync_folder
+from ..payload.writing import is_alive
 
 if TYPE_CHECKING:
     from ..store import Corpus
@@ -24,8 +26,7 @@ def leaving(
     """A hidden sibling to write to, file or folder, that becomes `target` if all goes well.
 
     That the cells leave the corpus is put on record before anything is written: when some of them
-    are withdrawn later, `corpus vacuum --for-consent` names the file. A process that is killed
-    leaves the sibling, `.NAME.PID-....tmp`, and nothing under the name.
+    are withdrawn later, `corpus vacuum --for-consent` names the file. See `aside`.
 
     Args:
         corpus: where from.
@@ -41,12 +42,33 @@ def leaving(
     corpus.record_use(
         "export", target.name, where=selection.where, part=selection.part, uri=str(target)
     )
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    with aside(target) as temporary:
+        yield temporary
+        refuse_taken(target, overwrite=overwrite)  # another may have been quicker
+
+
+@contextmanager
+def aside(target: Path) -> Generator[Path]:
+    """A hidden sibling to write to, file or folder, that takes the name `target` when it is whole.
+
+    A writer that is killed leaves the sibling, and nothing under the name. The next one to the same
+    place takes away what dead writers of this host left; of another host's nobody knows who lives.
+
+    Raises:
+        StorageError: the disk says no.
+    """
+    stem = f".{target.name}.{socket.gethostname()}."
+    if target.parent.is_dir():
+        for left in target.parent.iterdir():
+            pid, _, rest = left.name.removeprefix(stem).partition("-")
+            ours = left.name.startswith(stem) and rest.endswith(".tmp") and pid.isdigit()
+            if ours and not is_alive(int(pid)):
+                _remove(left)
+    temporary = target.with_name(f"{stem}{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with storing_in(target.parent):
             yield temporary
             _sync(temporary)
-        refuse_taken(target, overwrite=overwrite)  # another may have been quicker
         publish(temporary, target, "export")
     except BaseException:
         _remove(temporary)

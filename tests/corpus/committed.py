@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from cytolake.corpus.cells import CellBatch
 from cytolake.corpus.content import content_hashes, content_keys
+from cytolake.corpus.log.commits import Commit
 from cytolake.corpus.log.receipts import Receipt
 from cytolake.corpus.payload.writing import write_segment
 from cytolake.corpus.schema import DROPPED_COLUMNS
@@ -57,7 +58,7 @@ def batch_of(counts: Any, gene_ids: Any, barcodes: Any, **columns: Any) -> CellB
     )
 
 
-def commit(corpus: Corpus, name: str, batch: CellBatch, **var: Any) -> None:
+def commit(corpus: Corpus, name: str, batch: CellBatch, **var: Any) -> Commit:
     """Make a batch a source of one segment."""
     sha256 = name.encode().hex().ljust(64, "0")
     record = write_segment(
@@ -84,7 +85,7 @@ def commit(corpus: Corpus, name: str, batch: CellBatch, **var: Any) -> None:
         n_kept=batch.n_cells,
         units=(f"{name}-0",),
     )
-    corpus.commit_source(receipt, [record])
+    return corpus.commit_source(receipt, [record])
 
 
 def real_corpus(folder: Path, *names: str) -> Corpus:

@@ -1,6 +1,7 @@
 """Cells written to files: what is read back is what `to_anndata` gives."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -220,7 +221,15 @@ def test_an_export_that_is_killed_leaves_nothing_under_the_name(
     )
     done = subprocess.run([sys.executable, "-c", code, corpus.uri, str(path)], env=os.environ)
     assert done.returncode == -9 and not path.exists()
+    left = {found.name for found in tmp_path.iterdir()}
+    assert len(left) == 2, "what a kill leaves beside the place"
+    elsewhere = tmp_path / f".{path.name}.another-host.{2**22 + 1}-00.tmp"
+    alive = tmp_path / f".{path.name}.{socket.gethostname()}.{os.getpid()}-00.tmp"
+    elsewhere.touch()
+    alive.touch()
     assert forms.export(corpus, path) == 6 and path.exists()
+    left = {found.name for found in tmp_path.iterdir()}
+    assert left == {"corpus", path.name, elsewhere.name, alive.name}
     if form in READERS:
         assert_same(READERS[form](path), corpus.to_anndata())
 

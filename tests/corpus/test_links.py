@@ -9,19 +9,15 @@ import pyarrow as pa
 import pytest
 from cytolake.corpus.cells import CellBatch
 from cytolake.corpus.content import content_hashes, content_keys
-from cytolake.corpus.log.commits import Commit, commit_source
 from cytolake.corpus.log.links import read_links
-from cytolake.corpus.log.receipts import Receipt
-from cytolake.corpus.payload.writing import write_segment
 from cytolake.corpus.query.primaries import join_pairs
 from cytolake.corpus.store import Corpus
 from cytolake.platform.errors import DamageError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from .committed import commit
 from .made_segments import made_batch
-
-NONE = pa.table({"barcode": pa.array([], pa.string())})
 
 
 def of_genes(batch: CellBatch, genes: slice, cells: slice = slice(None)) -> CellBatch:
@@ -42,36 +38,6 @@ def of_genes(batch: CellBatch, genes: slice, cells: slice = slice(None)) -> Cell
     )
 
 
-def commit(folder: Path, name: str, batch: CellBatch, *, replaced: bool = False) -> Commit:
-    corpus = Corpus.open(folder)
-    sha256 = f"{abs(hash((name, batch.counts.tobytes()))):064d}"[:64]
-    segment_id = f"{name}-{sha256[-8:]}"
-    record = write_segment(
-        corpus.segments_folder / segment_id,
-        segment_id,
-        batch,
-        pa.table({"gene_id": list(batch.gene_ids)}),
-        pa.table({"k": [0] * batch.n_cells}),
-        NONE,
-        {
-            "corpus_uuid": corpus.uuid,
-            "source_id": name,
-            "source_sha256": sha256,
-            "first_row": 0,
-        },
-    )
-    given_ = Receipt(
-        source_id=name,
-        uri=name,
-        sha256=sha256,
-        n_bytes=1,
-        reader="h5ad",
-        n_read=batch.n_cells,
-        n_kept=batch.n_cells,
-    )
-    return commit_source(folder, given_, [record], replace=replaced)
-
-
 @pytest.fixture
 def lab() -> CellBatch:
     return made_batch(60, 200, seed=7)
@@ -79,8 +45,7 @@ def lab() -> CellBatch:
 
 @pytest.fixture
 def folder(tmp_path: Path, lab: CellBatch) -> Path:
-    Corpus.create(tmp_path / "corpus")
-    commit(tmp_path / "corpus", "whole", lab)
+    commit(Corpus.create(tmp_path / "corpus"), "whole", lab)
     return tmp_path / "corpus"
 
 
@@ -99,7 +64,7 @@ def test_cells_that_came_before_under_another_gene_list_are_linked_and_not_prima
     folder: Path, lab: CellBatch
 ) -> None:
     part = of_genes(lab, slice(50, 150), slice(0, 40))
-    done = commit(folder, "subset", part)
+    done = commit(Corpus.open(folder), "subset", part)
     # The first cell of a made batch is empty in both: equal contents, the first source's counts.
     assert done.linked == {"whole": 39}
     assert primaries(folder)["subset"] == ["C0"]
@@ -110,25 +75,27 @@ def test_cells_that_came_before_under_another_gene_list_are_linked_and_not_prima
 
 
 def test_other_cells_under_the_same_barcodes_are_not_linked(folder: Path) -> None:
-    assert commit(folder, "other", made_batch(60, 180, seed=8)).linked == {}
+    assert commit(Corpus.open(folder), "other", made_batch(60, 180, seed=8)).linked == {}
 
 
 def test_one_count_that_differs_tells_two_cells_apart(folder: Path, lab: CellBatch) -> None:
     part = of_genes(lab, slice(0, 150))
     counts = part.counts.copy()
     counts[part.indptr[7]] += 1
-    assert commit(folder, "changed", replace(part, counts=counts)).linked == {"whole": 58}
+    assert commit(Corpus.open(folder), "changed", replace(part, counts=counts)).linked == {
+        "whole": 58
+    }
     assert "C7" in primaries(folder)["changed"]
 
 
 def test_a_few_shared_genes_say_nothing(folder: Path, lab: CellBatch) -> None:
-    assert commit(folder, "panel", of_genes(lab, slice(0, 12))).linked == {}
+    assert commit(Corpus.open(folder), "panel", of_genes(lab, slice(0, 12))).linked == {}
 
 
 def test_the_later_cell_is_primary_again_when_the_earlier_is_gone(
     folder: Path, lab: CellBatch
 ) -> None:
-    commit(folder, "subset", of_genes(lab, slice(0, 150)))
+    commit(Corpus.open(folder), "subset", of_genes(lab, slice(0, 150)))
     Corpus.open(folder).delete("source_id = 'whole' AND barcode IN ('C5', 'C6')")
     assert primaries(folder)["subset"] == ["C0", "C5", "C6"]
     corpus = Corpus.open(folder)
@@ -139,13 +106,15 @@ def test_the_later_cell_is_primary_again_when_the_earlier_is_gone(
 
 
 def test_a_source_that_was_compacted_is_still_known(folder: Path, lab: CellBatch) -> None:
-    commit(folder, "second", made_batch(30, 200, seed=9))
+    commit(Corpus.open(folder), "second", made_batch(30, 200, seed=9))
     Corpus.open(folder).compact(cells_per_segment=1000)
-    assert commit(folder, "subset", of_genes(lab, slice(0, 150))).linked == {"whole": 59}
+    assert commit(Corpus.open(folder), "subset", of_genes(lab, slice(0, 150))).linked == {
+        "whole": 59
+    }
 
 
 def test_a_lost_list_of_links_is_told_each_time_somebody_asks(folder: Path, lab: CellBatch) -> None:
-    commit(folder, "subset", of_genes(lab, slice(0, 150)))
+    commit(Corpus.open(folder), "subset", of_genes(lab, slice(0, 150)))
     [path] = (folder / "links").glob("*.parquet")
     whole = path.read_bytes()
     path.unlink()
