@@ -85,8 +85,10 @@ class Selection:
 
 def selection_digest(hashes: NDArray[np.uint64]) -> str:
     """The digest of cells by their content hashes, shape (n_cells, 2), in order."""
-    data = np.ascontiguousarray(hashes.astype("<u8")).tobytes()
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+    digest = hashlib.blake2b(digest_size=16)
+    for start in range(0, len(hashes), 1 << 16):  # no second copy of all of them
+        digest.update(hashes[start : start + (1 << 16)].astype("<u8").tobytes())
+    return digest.hexdigest()
 
 
 class Stream:
