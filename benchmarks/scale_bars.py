@@ -1,6 +1,6 @@
 """A quarter of a million cells and a million: what each stage costs, and what that makes of more.
 
-    python -m benchmarks.scale_bars --folder scale [--rebuild]
+    python -m benchmarks.scale_bars --folder scale [--rebuild] [--stage NAME]
 
 Knows stages as processes (`scale_stages`); knows no corpus from inside. Builds both corpora once in
 FOLDER and leaves them there; each size's stages then run one after the other, each in a process of
@@ -16,6 +16,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from importlib.metadata import version
@@ -111,39 +112,59 @@ def bytes_of(folder: Path) -> Answer:
     }
 
 
+def measured_stages(lake: Path, names: Sequence[str]) -> dict[str, Answer]:
+    """Stages in turn, on a copy that goes when they are done."""
+    copy = lake.with_name(f"{lake.name}-changed")
+    linked_copy(lake, copy)
+    stages: dict[str, Answer] = {}
+    for name in names:
+        stages[name] = answer_of(started(name, copy))
+        print(f"{lake.name} cells, {name}: {stages[name]}", flush=True)
+    shutil.rmtree(copy)
+    return stages
+
+
+def measured_log(folder: Path) -> list[Answer]:
+    """What a long log costs; see `log_growth`."""
+    rows: list[Answer] = []
+    for kind in GROWING:
+        place = folder / f"log-{kind}"
+        shutil.rmtree(place, ignore_errors=True)
+        rows += measured(kind, place)
+        shutil.rmtree(place)
+        print(rows[-1], flush=True)
+    return rows
+
+
 def main(
     folder: Annotated[Path, typer.Option(help="Where the corpora are made, once.")],
     workers: Annotated[int, typer.Option(help="Processes that build.")] = 2,
     rebuild: Annotated[bool, typer.Option(help="Build the corpora anew.")] = False,
-    only: Annotated[int | None, typer.Option(help="Of this size alone; no note.")] = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Measure this stage alone (may be repeated); the last run's others stay."
+        ),
+    ] = None,
 ) -> None:
     """Measure every stage at both sizes, and the log."""
-    load = os.getloadavg()[0]
-    found: dict[int, Figures] = {}
-    for n_cells in SIZES if only is None else (only,):
-        lake, copy = folder / str(n_cells), folder / f"{n_cells}-changed"
+    told, load = folder / "figures.json", os.getloadavg()[0]
+    last: Answer = json.loads(told.read_text()) if stage and told.exists() else {}
+    found: list[Figures] = []
+    for place, n_cells in enumerate(SIZES):
+        lake = folder / str(n_cells)
         if rebuild:
             lake.with_suffix(".json").unlink(missing_ok=True)
         building = built(lake, n_cells, workers)
         print(f"{n_cells:,} cells built: {building}", flush=True)
-        linked_copy(lake, copy)
-        stages: dict[str, Answer] = {}
-        for name in IN_TURN:
-            stages[name] = answer_of(started(name, copy))
-            print(f"{n_cells:,} cells, {name}: {stages[name]}", flush=True)
-        shutil.rmtree(copy)
-        found[n_cells] = Figures(
-            n_cells=n_cells, building=building, stages=stages, stored=bytes_of(lake)
+        before: dict[str, Answer] = last["found"][place]["stages"] if last else {}
+        now = measured_stages(lake, [name for name in IN_TURN if name in (stage or IN_TURN)])
+        stages = {name: now.get(name, before.get(name, {})) for name in IN_TURN}
+        found.append(
+            Figures(n_cells=n_cells, building=building, stages=stages, stored=bytes_of(lake))
         )
-    if only is not None:
-        return
-    grown: list[Answer] = []
-    for kind in GROWING:
-        place = folder / f"log-{kind}"
-        shutil.rmtree(place, ignore_errors=True)
-        grown += measured(kind, place)
-        print(grown[-1], flush=True)
-        shutil.rmtree(place)
+    grown = last["grown"] if last else measured_log(folder)
+    told.write_text(json.dumps({"found": [asdict(one) for one in found], "grown": grown}))
     used = ("deltalake", "duckdb", "numba", "numcodecs", "pyarrow", "zarr")
     said = [
         f"cytolake {__version__}, Python {platform.python_version()}, "
@@ -151,10 +172,8 @@ def main(
         f"{os.cpu_count()} cores, load {load:.1f} at the start and {os.getloadavg()[0]:.1f} at the "
         f"end, at nice {os.nice(0)}",
     ]
-    figures = [found[n] for n in SIZES]
-    (folder / "figures.json").write_text(json.dumps([[asdict(f) for f in figures], grown, said]))
     path = HERE / f"{date.today()}-scale.md"
-    path.write_text(note(figures, grown, said))
+    path.write_text(note(found, grown, said))
     print(path)
 
 
