@@ -14,6 +14,8 @@ from benchmarks.scale_stages import DEPTH, STAGES
 Answer = dict[str, Any]
 LARGE = (100_000_000, 1_000_000_000)
 ONE_PROCESS, SPREAD = "one process", "spread"
+_OF_FIXED_SIZE = ("write", "compact")
+"""Stages that do the same work whatever the corpus holds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +54,8 @@ def note(found: Sequence[Figures], grown: Sequence[Answer], said: Sequence[str])
         f"{DEPTH:,.0f} genes seen, in {segments} segments. {'; '.join(said)}.",
         "",
         "Each stage in a process of its own, which opens the corpus first; imports are in the peak",
-        "(290 MB of it), not in the time. Processor time stands beside the clock's: beside other",
-        "work the second swings, the first hardly.",
+        "(290 MB of it), not in the time. Processor time stands beside the clock's: other work",
+        "sways that far more.",
         "",
         *_table(_stage_rows(found)),
         "",
@@ -91,8 +93,8 @@ def _stage_rows(found: Sequence[Figures]) -> list[Answer]:
             row[f"{size}: peak MB"] = round(stage["peak_mb"])
         _, seconds = line_through(found, name, "cpu_seconds")
         _, megabytes = line_through(found, name, "peak_mb")
-        row["us a cell more"] = round(seconds * 1e6, 2)
-        row["bytes a cell more"] = round(megabytes * 2**20)
+        row["us a cell more"] = "" if name in _OF_FIXED_SIZE else round(seconds * 1e6, 2)
+        row["bytes a cell more"] = "" if name in _OF_FIXED_SIZE else round(megabytes * 2**20)
         rows.append(row)
         if "warm_ms" in found[0].stages[name]:
             warm: Answer = dict.fromkeys(row, "")
@@ -180,7 +182,7 @@ def _far_rows(found: Sequence[Figures]) -> list[Answer]:
     rows: list[Answer] = []
     for stage, title, how in _FAR:
         start, slope = line_through(found, stage, "cpu_seconds")
-        if stage in ("write", "compact"):  # of a fixed number of cells, whatever the corpus
+        if stage in _OF_FIXED_SIZE:
             told = found[-1].stages[stage]
             start, slope = 0.0, told["cpu_seconds"] / told["n_cells"]
         base, grows = line_through(found, stage, "peak_mb")
@@ -189,7 +191,7 @@ def _far_rows(found: Sequence[Figures]) -> list[Answer]:
             name = f"{n_cells // 1_000_000:,}M cells"
             row[f"{name}: core hours"] = f"{(start + slope * n_cells) / 3600:,.2f}"
             grown = base + max(grows, 0.0) * n_cells
-            large = how == ONE_PROCESS and grows > 0
+            large = stage not in _OF_FIXED_SIZE and grows > 0
             row[f"{name}: peak GB"] = f"{grown / 1024:,.0f}" if large else "as measured"
         rows.append(row)
     stored = found[-1].stored
