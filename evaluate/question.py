@@ -16,7 +16,13 @@ from ..corpus.store import Corpus
 from ..corpus.stream import Selection
 from ..platform.errors import CheckpointError, EvaluationError, did_you_mean
 from ..platform.settings import Settings
-from ..train.checkpoints import Checkpoint, load_checkpoint, newest_checkpoint, read_info
+from ..train.checkpoints import (
+    Checkpoint,
+    CheckpointInfo,
+    load_checkpoint,
+    newest_checkpoint,
+    read_info,
+)
 from ..train.encodings.tokens import TokenBatch
 from ..train.families import FAMILIES
 from .cells import AskedCells, encode_cells, scattered
@@ -171,6 +177,7 @@ def prepare(
         pretraining = trained.select(
             info.where, split=info.split if info.part else None, part=info.part
         )
+        notes += _other_cells(info, pretraining, recipe)
         seen = int(np.isin(selection.content_key, pretraining.content_key).sum())
         if seen and recipe.seen_cells == "refuse":
             raise EvaluationError(
@@ -190,3 +197,26 @@ def prepare(
         pretraining=pretraining,
         notes=tuple(notes),
     )
+
+
+def _other_cells(
+    info: CheckpointInfo, pretraining: Selection, recipe: EvaluationRecipe
+) -> list[str]:
+    """Whether the part that was learnt from is still cut as it was: an older version cut otherwise.
+
+    Raises:
+        EvaluationError: it is not, and the recipe refuses cells that were seen.
+    """
+    capped = info.pretrain_recipe.data.cap_per_tissue is not None  # the digest is of fewer cells
+    if capped or not info.selection_digest or info.selection_digest == pretraining.digest:
+        return []
+    told = (
+        f"the model learnt from other cells than part {info.part!r} of its split has now: which "
+        "cells it has seen cannot be told"
+    )
+    if recipe.seen_cells == "refuse":
+        raise EvaluationError(
+            f"{told}; an older cytolake cut donors who share cells apart. Pretrain anew, or say "
+            'seen_cells = "use"'
+        )
+    return [told]

@@ -1,8 +1,12 @@
 """From a corpus and a run to a logged answer; seen cells are refused."""
 
 import json
+from typing import Any
 
+import numpy as np
 import pytest
+from cytolake.corpus import selecting
+from cytolake.corpus.splits import assign
 from cytolake.corpus.store import Corpus
 from cytolake.evaluate.job import evaluate
 from cytolake.evaluate.question import find_model
@@ -77,6 +81,21 @@ def test_cells_that_were_pretrained_on_are_refused_unless_asked(trained: Trained
         ask(trained, a_recipe("perturb", part=None))
     result, _ = ask(trained, a_recipe("perturb", part=None, seen_cells="use"))
     assert "50 of 300 cells were pretrained on: optimistic" in result.notes
+
+
+def test_a_split_that_is_cut_otherwise_than_in_pretraining_is_refused_unless_asked(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+):
+    def cut_otherwise(*given: Any) -> Any:
+        parts = assign(*given)
+        parts[np.flatnonzero(parts == "pretraining")[0]] = None
+        return parts
+
+    monkeypatch.setattr(selecting, "assign", cut_otherwise)
+    with pytest.raises(EvaluationError, match="other cells than part 'pretraining'"):
+        ask(trained, a_recipe("perturb"))
+    result, _ = ask(trained, a_recipe("perturb", seen_cells="use"))
+    assert any("cannot be told" in told for told in result.notes)
 
 
 def test_an_unknown_cell_type_is_refused_with_the_nearest_name(trained: Trained):
