@@ -38,10 +38,12 @@ def epoch_order(
     blocks = np.arange(-(-n_cells // block))
     blocks = blocks[np.argsort(_scatter(blocks, seed, epoch, 1), kind="stable")]
     order = (blocks[:, None] * block + np.arange(block)[None, :]).ravel()
-    order = order[order < n_cells]
-    mixed = _scatter(order, seed, epoch, 2)
-    buffer_of = np.arange(n_cells) // buffer
-    return order[np.lexsort((mixed, buffer_of))]
+    if len(order) > n_cells:  # the last block is not full
+        order = order[order < n_cells]
+    for start in range(0, n_cells, buffer):  # of a whole epoch at once it takes 64 bytes a cell
+        some = order[start : start + buffer]
+        some[:] = some[np.argsort(_scatter(some, seed, epoch, 2), kind="stable")]
+    return order
 
 
 def groups(order: NDArray[np.int64], cells_per_group: int) -> list[NDArray[np.int64]]:

@@ -19,7 +19,7 @@ from .few_genes import PLACES_IN_MEMORY, FewGenes
 from .genes_named import GenesNamed
 from .listings import segment_table, source_table
 from .macros import MACROS
-from .primaries import join_pairs
+from .primaries import ROWS_AT_ONCE, join_pairs, repeated
 
 _NO_STATISTICS = (
     "(SELECT NULL::VARCHAR AS gene_id, NULL::VARCHAR AS symbol, NULL::VARCHAR AS biotype, "
@@ -161,8 +161,13 @@ class Views:
     def _make_cells(self) -> None:
         self._need("all_cells")
         # Of equal contents the first by (source_id, barcode) is the primary one.
+        hashes = self._connection.sql(
+            "SELECT hash(content_hash) AS hashed FROM lake.all_cells"
+        ).to_arrow_reader(ROWS_AT_ONCE)
+        self._store("lake.repeated", pa.table({"hashed": repeated(hashes)}))
         self._run(
             "CREATE TABLE lake.duplicates AS WITH same AS (SELECT content_hash FROM lake.all_cells "
+            "WHERE hash(content_hash) IN (SELECT hashed FROM lake.repeated) "
             "GROUP BY content_hash HAVING count(*) > 1), ranked AS (SELECT cell_id, "
             "first_value(cell_id) OVER (PARTITION BY content_hash ORDER BY source_id, barcode, "
             "cell_id) AS primary_id FROM lake.all_cells SEMI JOIN same USING (content_hash)) "
