@@ -5,12 +5,11 @@ Source: Devlin et al. 2019 and Theodoris et al. 2023: 15 % of a cell's tokens ar
 gene is drawn among genes only (the official collator draws specials too, and may choose
 `<cls>` and `<eos>`).
 
-What is chosen comes from an integer hash of (seed, epoch, content key of the cell, position), in
-int64 arithmetic that wraps: the same bits on any device, for any packing, in any corpus that holds
-the same cells. Array suffixes: t token position, m masked row, v vocabulary.
+What is chosen comes from an integer hash (`hashed_masks.py`). Array suffixes: t token position,
+m masked row, v vocabulary.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -18,9 +17,9 @@ from torch.nn import functional
 
 from ..models.bert import PackedBert
 from ..packing import Pack
+from .hashed_masks import hide, rule_of
 
 PAD, MASK = 0, 1
-_SCALE = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,48 +123,19 @@ def mask_pack(
         masked: of these, the share that becomes `<mask>`.
         random: of these, the share that becomes another gene; the rest stays.
     """
-    begin = _mix_int(_mix_int(seed) + epoch)
-    # An odd multiplier keeps positions apart; _mix then spreads them over all bits.
-    draw = _mix(_mix(pack.keys ^ begin) + pack.positions * 0x9E3779B97F4A7C1 + 1)
-    fate = _mix(draw + 2)
-    chosen = (draw & (_SCALE - 1)) < round(share * _SCALE)
-    chosen &= pack.tokens >= n_special
-    fate = fate & (_SCALE - 1)
-    is_masked = chosen & (fate < round(masked * _SCALE))
-    is_random = chosen & ~is_masked & (fate < round((masked + random) * _SCALE))
-    others = (_mix(draw + 3) & (2**62 - 1)) % (vocabulary_size - n_special) + n_special
-    tokens = torch.where(is_masked, MASK, torch.where(is_random, others, pack.tokens))
-    rows = torch.nonzero(chosen).flatten()
-    hidden = Pack(
-        tokens=tokens,
-        positions=pack.positions,
-        offsets=pack.offsets,
-        lengths=pack.lengths,
-        keys=pack.keys,
-        rows=pack.rows,
+    hidden, rows, labels = hide(
+        pack.tokens,
+        pack.positions,
+        pack.keys,
+        rule_of(
+            seed=seed,
+            epoch=epoch,
+            n_special=n_special,
+            vocabulary_size=vocabulary_size,
+            share=share,
+            masked=masked,
+            random=random,
+            mask=MASK,
+        ),
     )
-    return MaskedPack(pack=hidden, rows=rows, labels=pack.tokens[rows])
-
-
-def _mix(x: torch.Tensor) -> torch.Tensor:
-    """SplitMix64's finaliser over int64 two's complement. Source: Steele et al. 2014."""
-    x = (x ^ _shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)
-    x = (x ^ _shift(x, 27)) * _signed(0x94D049BB133111EB)
-    return x ^ _shift(x, 31)
-
-
-def _shift(x: torch.Tensor, n: int) -> torch.Tensor:
-    """A logical shift to the right: torch's own keeps the sign."""
-    return (x >> n) & ((1 << (64 - n)) - 1)
-
-
-def _mix_int(x: int) -> int:
-    """`_mix` of one Python integer."""
-    x &= 2**64 - 1
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-    return _signed(x ^ (x >> 31))
-
-
-def _signed(x: int) -> int:
-    return x - 2**64 if x >= 2**63 else x
+    return MaskedPack(pack=replace(pack, tokens=hidden), rows=rows, labels=labels)
