@@ -60,14 +60,19 @@ class LoopEnd:
 
 @dataclass(slots=True)
 class _Sums:
-    loss: float = 0.0
-    right: float = 0.0
+    """Sums since the last report; the first two stay on the device, where no step waits for them.
+
+    They are float64 there too: the same bits as sums of Python's numbers.
+    """
+
+    loss: torch.Tensor | float = 0.0
+    right: torch.Tensor | float = 0.0
     masked: float = 0.0
     cells: float = 0.0
     tokens: float = 0.0
 
     def take(self) -> list[float]:
-        values = [self.loss, self.right, self.masked, self.cells, self.tokens]
+        values = [float(self.loss), float(self.right), self.masked, self.cells, self.tokens]
         self.loss = self.right = self.masked = self.cells = self.tokens = 0.0
         return values
 
@@ -161,8 +166,8 @@ def _learn(
         torch.manual_seed(dropout_seed(seed, step, place))
         loss, right = engine.forward(pack)
         engine.backward(loss / max(n_masked, 1.0))
-        sums.loss += float(loss.detach())
-        sums.right += float(right)
+        sums.loss += loss.detach().double()
+        sums.right += right.double()
     sums.masked += work.n_masked
     sums.cells += work.n_cells
     sums.tokens += work.n_tokens

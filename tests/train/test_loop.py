@@ -44,10 +44,9 @@ class Run:
                 OPTIMIZER,
                 seed=1,
                 start=start,
-                log_seconds=0,
                 report=self.metrics.append,
                 save=save,
-                **options,
+                **({"log_seconds": 0} | options),
             )
         finally:
             self.feed.close()
@@ -108,6 +107,26 @@ def test_the_loss_falls(vocabulary: Vocabulary, medians: MediansSet):
     assert last.cells_per_s > 0
     assert 0 <= last.data_wait <= 1
     assert list(run.saved) == [200]
+
+
+def test_what_packs_lost_is_read_when_a_report_is_due_and_not_before(
+    vocabulary: Vocabulary, medians: MediansSet, monkeypatch: pytest.MonkeyPatch
+):
+    reads: list[float] = []
+    plainly = torch.Tensor.__float__
+
+    def told(tensor: torch.Tensor) -> float:
+        reads.append(plainly(tensor))
+        return reads[-1]
+
+    run, each = small_run(vocabulary, medians), small_run(vocabulary, medians)
+    each.go()
+    monkeypatch.setattr(torch.Tensor, "__float__", told)
+    run.go(log_seconds=math.inf)
+    assert len(reads) == 12 + 2  # a norm each step; loss and right guesses once
+    assert [metrics.step for metrics in run.metrics] == [12]
+    assert run.metrics[0].n_cells == sum(metrics.n_cells for metrics in each.metrics)
+    assert run.metrics[0].gradient_norm == each.metrics[-1].gradient_norm
 
 
 def test_a_resumed_run_has_the_same_bits_with_dropout_on(
