@@ -10,7 +10,14 @@ from cytolake.platform.errors import NoCellsError, TrainingError
 from cytolake.train.encodings.rank_value import RankValueEncoding
 from cytolake.train.engines import TorchEngine
 from cytolake.train.feeding import Feed, Plan, plan_of
-from cytolake.train.loop import LoopEnd, Metrics, dropout_seed, learning_rate, train
+from cytolake.train.loop import (
+    LoopEnd,
+    Metrics,
+    dropout_seed,
+    learning_rate,
+    seed_dropout,
+    train,
+)
 from cytolake.train.models.bert import bert_config, fresh_bert
 from cytolake.train.objectives.masked_genes import MaskedGenes
 from cytolake.train.recipe import OptimizerRecipe
@@ -209,3 +216,16 @@ def test_dropout_is_drawn_from_the_step_and_the_pack_alone():
     }
     assert len(seeds) == 16
     assert max(seeds) < 2**63
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_dropout_draws_what_it_draws_after_seeding_all_of_torch(device: str):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    ones = torch.ones(500, device=device)
+    for seed in (0, 2**63 - 1, dropout_seed(1, 2, (3, 4))):
+        torch.manual_seed(seed)
+        expected = torch.nn.functional.dropout(ones, 0.3)
+        torch.nn.functional.dropout(ones, 0.3)
+        seed_dropout(seed)
+        assert torch.equal(torch.nn.functional.dropout(ones, 0.3), expected)
