@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CytolakeError, SettingsError, StorageError
+from .refusals import plain
 from .uris import recorded, scheme_of
 
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "adl", "azure")
@@ -115,6 +116,8 @@ class Bucket:
             with path.open("xb") as file:
                 for piece in found.stream(min_chunk_size=4 << 20):
                     file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
 
     def put(self, name: str, data: bytes | Path) -> None:
         """Write an object, over one of that name."""
@@ -163,15 +166,20 @@ class Bucket:
             with self._telling(names[start]), suppress(FileNotFoundError):
                 obstore.delete(self._store, list(names[start : start + _MANY]))
 
-    def modified(self, name: str) -> float | None:
-        """When an object was written, by the store's clock; None where there is none."""
+    def head(self, name: str) -> Thing | None:
+        """What the store says of an object; None where there is none."""
         import obstore
 
         with self._telling(name):
             try:
-                return _thing(obstore.head(self._store, name)).modified
+                return _thing(obstore.head(self._store, name))
             except FileNotFoundError:
                 return None
+
+    def modified(self, name: str) -> float | None:
+        """When an object was written, by the store's clock; None where there is none."""
+        thing = self.head(name)
+        return None if thing is None else thing.modified
 
     def now(self) -> float:
         """What time it is by the store's clock, in seconds since 1970."""
@@ -222,10 +230,9 @@ class Bucket:
         except (CytolakeError, FileNotFoundError, FileExistsError):
             raise
         except (BaseError, PermissionError, OSError, ValueError) as error:
-            words = " ".join(str(error).partition("Debug source")[0].split())[:300]
             raise StorageError(
-                f"{self.uri}/{name}: the object store says no: {words}. Are AWS_ENDPOINT_URL, "
-                "region and credentials in the environment, and is the bucket there?"
+                f"{self.uri}/{name}: the object store says no: {plain(error)}. Are "
+                "AWS_ENDPOINT_URL, region and credentials in the environment, the bucket there?"
             ) from None
 
 
@@ -237,7 +244,7 @@ def _open(uri: str, endpoint: str, pid: int) -> Any:
     try:
         return from_url(uri, client_options=options, retry_config=_PATIENCE)  # pyright: ignore[reportCallIssue, reportArgumentType] - one of its overloads a scheme
     except Exception as error:
-        raise SettingsError(f"{uri}: no such object store can be opened: {error}") from None
+        raise SettingsError(f"{uri}: no such object store can be opened: {plain(error)}") from None
 
 
 def _plain_http() -> bool:

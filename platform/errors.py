@@ -6,6 +6,7 @@ CytolakeError                  anything cytolake says no to; `str()` is the whol
 ├── SettingsError              cytolake.toml or a CYTOLAKE_* variable
 ├── RecipeError                a recipe or sources.toml: unknown key, wrong type, bad value
 ├── StorageError               the disk says no: full, read-only, failing, not ours to write
+│   └── UnknownOutcomeError    whether a commit took place cannot be told now
 ├── ResourceError              a named resource is missing, unreachable or has another checksum
 ├── SourceError                a source file: what, where, what was expected, what to do
 │   ├── NotRawCountsError      the matrices hold no raw counts
@@ -47,6 +48,10 @@ class ResourceError(CytolakeError):
 
 class StorageError(CytolakeError):
     """The disk says no: it is full, read-only, failing, or the folder is not ours to write."""
+
+
+class UnknownOutcomeError(StorageError):
+    """Whether a commit took place cannot be told now: what it names must stay."""
 
 
 class SourceError(CytolakeError):

@@ -15,16 +15,15 @@ import os
 import re
 import secrets
 import shutil
-import threading
-import time
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from .buckets import Bucket, Thing
+from .claims import claim
 from .errors import StorageError
 from .progress import Bar, progress
 from .uris import is_uri, scheme_of
@@ -35,8 +34,7 @@ ASIDE = ("staging",)
 _ACCOUNT = "mirror.json"
 _HERE = "here"
 _CLAIM = ".claim"
-_CLAIM_SECONDS = 600.0
-"""A claim that was made or renewed longer ago is of a dead writer."""
+_REMOVED = ".removed-"
 _AT_ONCE = 16
 """Transfers under way together."""
 _MANY = 64
@@ -177,6 +175,8 @@ class Mirror:
             StorageError: the newest of the files here is not what the bucket has.
         """
         known = sorted(path.name for path in folder.glob(f"[!.]*{ending}"))
+        numbers = [int(name.partition(".")[0]) for name in known]
+        known = [name for place, name in enumerate(known) if numbers[place] == place]
         prefix = self._prefix(folder)
         things = self.bucket.things(prefix, after=f"{prefix}{known[-1]}" if known else None)
         if known:
@@ -187,10 +187,27 @@ class Mirror:
                     f"if that is meant, remove the copy of what it was, {self.root.parent}"
                 )
         names = [thing.name[len(prefix) :] for thing in things]
-        new = [name for name in names if name.endswith(ending) and "/" not in name]
-        if new:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.bring([folder / name for name in new])
+        self._fetch_in_order(
+            [folder / name for name in names if name.endswith(ending) and "/" not in name]
+        )
+
+    def _fetch_in_order(self, paths: Sequence[Path]) -> None:
+        """Fetch files, each of which is here only if those before it are."""
+        temporary = {path: _sibling(path) for path in paths}
+
+        def copy(path: Path) -> Path:
+            self.bucket.copy_to(self._name(path), temporary[path])
+            return path
+
+        for path in paths[:1]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                for path in pool.map(copy, paths):
+                    temporary[path].rename(path)
+        finally:
+            for left in temporary.values():
+                left.unlink(missing_ok=True)
 
     def has(self, path: Path) -> bool:
         """Whether the bucket has an object of this name, or any below it."""
@@ -211,15 +228,18 @@ class Mirror:
         return max((thing.modified for thing in self.things(path)), default=None)
 
     def size(self, path: Path) -> int:
-        """Bytes of an object."""
-        data = self.bucket.children(self._prefix(path.parent))[1]
-        return sum(thing.n_bytes for thing in data if _last(thing) == path.name)
+        """Bytes of an object; 0 where there is none."""
+        thing = self.bucket.head(self._name(path))
+        return 0 if thing is None else thing.n_bytes
 
     def forget_gone(self, folder: Path) -> None:
         """Remove the copies in a folder of what the bucket has no more; hidden ones stay."""
         there = {path for path, _ in self.listed(folder)}
         for path in folder.iterdir() if folder.is_dir() else ():
-            if path not in there and not path.name.startswith("."):
+            if path.name.startswith(_REMOVED):
+                shutil.rmtree(path, ignore_errors=True)
+                path.unlink(missing_ok=True)
+            elif path not in there and not path.name.startswith("."):
                 self.forget(path)
 
     def things(self, folder: Path) -> list[Thing]:
@@ -232,7 +252,7 @@ class Mirror:
 
     def forget(self, path: Path) -> None:
         """Remove a local copy, of a file or of all below a folder; the bucket keeps its own."""
-        hidden = path.with_name(f".removed-{path.name}.{secrets.token_hex(4)}")
+        hidden = path.with_name(f"{_REMOVED}{path.name}.{secrets.token_hex(4)}")
         with suppress(FileNotFoundError):
             path.rename(hidden)
             if hidden.is_dir():
@@ -269,14 +289,18 @@ class Mirror:
         """
         names = sorted(p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file())
         target = self._name(final)
-        with self._claim(f"{target}/{_CLAIM}", whole=f"{target}/{last}"):
+        with claim(self.bucket, f"{target}/{_CLAIM}", whole=f"{target}/{last}") as check_ours:
             left = {thing.name for thing in self.bucket.things(f"{target}/")}
             ours = {f"{target}/{name}" for name in (*names, _CLAIM)}
             self.bucket.remove(sorted(left - ours))
-            rest = [name for name in names if name != last]
+
+            def put(name: str) -> None:
+                check_ours()
+                self.bucket.put(f"{target}/{name}", source / name)
+
             with ThreadPoolExecutor(_AT_ONCE) as pool:
-                to = [f"{target}/{name}" for name in rest]
-                list(pool.map(self.bucket.put, to, map(source.joinpath, rest)))
+                list(pool.map(put, [name for name in names if name != last]))
+            check_ours()
             self.bucket.create(f"{target}/{last}", (source / last).read_bytes())
 
     def remove(self, path: Path) -> None:
@@ -292,41 +316,6 @@ class Mirror:
             self.bucket.remove(sorted(set(names) - set(direct)))
         else:
             self.bucket.remove([name])
-
-    @contextmanager
-    def _claim(self, name: str, whole: str) -> Generator[None]:
-        """Hold a claim while the body runs; waits for another writer's, which may finish first."""
-        ours = secrets.token_bytes(16)
-        while not self._take(name, ours):
-            time.sleep(1.0)
-        over = threading.Event()
-
-        def renew() -> None:
-            while not over.wait(_CLAIM_SECONDS / 10):
-                with suppress(StorageError):
-                    self.bucket.put(name, ours)
-
-        renewing = threading.Thread(target=renew, name="claim", daemon=True)
-        renewing.start()
-        try:
-            if self.bucket.modified(whole) is not None:
-                raise FileExistsError(f"{self.bucket.uri}/{whole}")
-            yield
-        finally:
-            over.set()
-            renewing.join()
-            self.bucket.remove([name])
-
-    def _take(self, name: str, ours: bytes) -> bool:
-        """Take a claim that is free, or a dead writer's."""
-        try:
-            self.bucket.create(name, ours)
-        except FileExistsError:
-            theirs, made = self.bucket.read(name), self.bucket.modified(name)
-            if theirs is None or made is None or self.bucket.now() - made < _CLAIM_SECONDS:
-                return False
-            return self.bucket.swap(name, ours, theirs)
-        return True
 
     # ------------------------------------------------------------------ names
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from .errors import CytolakeError, StorageError
 
 _ERRNO = re.compile(r"(?:os error |errno )(\d+)", re.IGNORECASE)
+_CODE = re.compile(r"<Code>(\w+)</Code>")
 _TROUBLES = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the quota is used up; free some space and run the same command again",
@@ -39,3 +40,11 @@ def storing_in(folder: Path) -> Generator[None]:
         if trouble is None:
             raise
         raise StorageError(f"{folder} cannot be written: {trouble}") from error
+
+
+def plain(error: BaseException) -> str:
+    """What a library says of an object store, without the bodies of answers: they hold tokens."""
+    text = str(error).partition("Debug source")[0]
+    said, body, rest = text.partition("<?xml")
+    codes = _CODE.findall(body + rest)
+    return " ".join([*said.split(), *codes])[:300]

@@ -160,6 +160,10 @@ def load_table(folder: Path, version: int | None = None) -> TableState:
     witness = read_witness(folder)  # before the log: it is never ahead of it
     table = open_table(folder)
     records = _records(folder, table)
+    if witness is not None and witness.version >= len(records):
+        fetch_log(folder)  # of a mirror's processes one may have fetched the witness alone
+        table = open_table(folder)
+        records = _records(folder, table)
     _check_end(folder, records, witness)
     if version is not None and version != table.version():
         if not 0 <= version <= table.version():

@@ -21,9 +21,16 @@ from deltalake import Field, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from ...platform.errors import ConflictError, CorpusError, CytolakeError, StorageError
+from ...platform.errors import (
+    ConflictError,
+    CorpusError,
+    CytolakeError,
+    StorageError,
+    UnknownOutcomeError,
+)
 from ...platform.faults import durable
-from ...platform.refusals import storing_in
+from ...platform.places import named
+from ...platform.refusals import plain, storing_in
 from ...platform.storage import freeze, publish, sha256_file, sync_file
 from ..payload.records import write_table
 from .chain import (
@@ -102,8 +109,8 @@ def commit_and_clear(
 ) -> int | None:
     """Commit, then take away what was written and no commit names.
 
-    After an error of ours nothing was committed, so all of it goes; after any other who knows: it
-    stays, and a vacuum finds it.
+    After an error of ours nothing was committed, so all of it goes; after any other, or where the
+    log cannot be read, who knows: it stays, and a vacuum finds it.
 
     Args:
         folder: of the table.
@@ -112,6 +119,8 @@ def commit_and_clear(
     """
     try:
         version = commit(folder, propose)
+    except UnknownOutcomeError:
+        raise
     except CytolakeError:
         discard(False)
         raise
@@ -133,6 +142,7 @@ def commit(folder: Path, propose: Callable[[TableState], Proposal | None]) -> in
 
     Raises:
         ConflictError: other writers were first all the time.
+        UnknownOutcomeError: the log cannot be read after a commit that failed, or seemed to.
     """
     pause = random.Random(os.getpid() ^ time.time_ns())  # only spreads writers in time
     turn = Turn(folder)
@@ -199,7 +209,14 @@ def _try(state: TableState, proposal: Proposal) -> bool:
             )
     except (DeltaError, OSError, StorageError) as error:
         # Whether it took place is told by the log alone: a checkpoint after it may have failed.
-        records = load_table(state.folder).records
+        try:
+            records = load_table(state.folder).records
+        except CytolakeError as unknown:
+            raise UnknownOutcomeError(
+                f"{named(state.folder)}: whether the commit took place cannot be told now "
+                f"({unknown}); nothing of it is taken away: run the same command again, which "
+                "goes on or finds it done"
+            ) from error
         if len(records) > record.version and records[record.version].digest == record.digest:
             _landed(state, record)
             return True
@@ -208,7 +225,7 @@ def _try(state: TableState, proposal: Proposal) -> bool:
         if isinstance(error, StorageError):
             raise
         raise CorpusError(
-            f"{state.folder}: nothing is changed, for the commit failed: {error}"
+            f"{state.folder}: nothing is changed, for the commit failed: {plain(error)}"
         ) from error
     _landed(state, record)
     return True
@@ -251,5 +268,5 @@ def _add_columns(state: TableState, proposal: Proposal) -> bool:
     except CommitFailedError:
         pass  # another writer was first: begin again in either case
     except (DeltaError, OSError) as error:
-        raise CorpusError(f"{state.folder}: columns cannot be added: {error}") from error
+        raise CorpusError(f"{state.folder}: columns cannot be added: {plain(error)}") from error
     return True

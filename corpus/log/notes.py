@@ -63,6 +63,8 @@ def notes_in(folder: Path) -> list[Path]:
     for mark in sorted(folder.glob(".*.there")):
         path = folder / f"{mark.name[1:].removesuffix('.there')}.json"
         if not path.exists() and mark.exists():  # else it is being removed
+            refresh(folder)
+        if not path.exists() and mark.exists():
             raise DamageError(
                 f"{path} is missing: restore it from a copy, or remove {mark} to do without it"
             )

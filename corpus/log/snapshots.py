@@ -33,6 +33,8 @@ from .receipts import Receipt
 from .tombstones import refuse_withdrawn
 
 FORMAT_KEY = "cytolake.format"
+_SWEEPING_MS = 24 * 3_600_000
+"""For so long after its commit a vacuum may be removing files; one that died goes on later."""
 UUID = "cytolake.uuid"
 
 SOURCE_COLUMNS = pa.schema(
@@ -247,16 +249,17 @@ def check_format(folder: Path) -> None:
 
 def forget_ended(folder: Path, records: Sequence[Record]) -> None:
     """Remove what a mirror still has of a corpus, where a vacuum took it out of the bucket."""
-    vacuums = [record.digest for record in records if record.kind == "vacuum"]
+    vacuums = [record for record in records if record.kind == "vacuum"]
     if not vacuums or not is_mirrored(folder):
         return
     seen = folder.parent / "vacuum"
-    if not seen.is_file() or seen.read_text() != vacuums[-1]:
+    if not seen.is_file() or seen.read_text() != vacuums[-1].digest:
         for name in ("segments", "cells", "withdrawn", "links"):
             forget_gone(folder / name)
         for name, _ in history.removing(records):  # of that name there may be another by now
             forget_copy(folder / "segments" / name)
-        seen.write_text(vacuums[-1])
+        if now_ms() - vacuums[-1].at > _SWEEPING_MS:  # until then it may be sweeping still
+            seen.write_text(vacuums[-1].digest)
 
 
 def refused_sources(folder: Path) -> list[CommittedSource]:

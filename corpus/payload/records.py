@@ -63,7 +63,8 @@ class SegmentRecord:
         """
         path = folder / "segment.json"
         try:
-            bring([path])
+            if sha256 is not None or not bring_anew(path):  # a copy may be of what is gone
+                bring([path])
             data = path.read_bytes()
             found = hashlib.sha256(data).hexdigest()
             if sha256 not in (None, found) and bring_anew(path):  # it was of what is gone
@@ -191,13 +192,17 @@ def bring_parts(records: Iterable[SegmentRecord], part: str) -> None:
     Raises:
         DamageError: a file is not there either.
     """
+    wanted = {
+        record.folder / name: size
+        for record in records
+        for name, (size, _) in record.files.items()
+        if name == part or name.startswith(part + "/")
+    }
     try:
-        bring(
-            record.folder / name
-            for record in records
-            for name in record.files
-            if name == part or name.startswith(part + "/")
-        )
+        bring(wanted)
+        for path, size in wanted.items():
+            if is_mirrored(path) and path.stat().st_size != size:  # a copy that was cut short
+                bring_anew(path)
     except FileNotFoundError as error:
         raise DamageError(f"{error} is missing: {WAY_OUT}") from None
 

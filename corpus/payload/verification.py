@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 
-from ...platform.errors import CytolakeError, DamageError
+from ...platform.errors import CytolakeError, DamageError, StorageError
+from ...platform.places import is_mirrored
 from ...platform.storage import sha256_file
 from .. import content
 from ..schema import CELL_COLUMNS, POSITION_BITS, VAR_COLUMNS
@@ -40,6 +41,9 @@ def verify_segment(folder: Path, deep: bool = False, *, sha256: str | None = Non
         deep: read every byte, and hold the counts against all that is said of them; else only
             the record and the sizes of files are looked at.
         sha256: the hash of the `segment.json` that was committed, where it is known.
+
+    Raises:
+        StorageError: the bucket that it is in cannot be reached.
     """
     try:
         record = SegmentRecord.load(folder, sha256)
@@ -48,6 +52,8 @@ def verify_segment(folder: Path, deep: bool = False, *, sha256: str | None = Non
             return problems
         record.bring_anew()
         return _deep(record)
+    except StorageError:  # a bucket out of reach is no damage
+        raise
     except (CytolakeError, OSError) as error:
         return [str(error)]
 
@@ -118,6 +124,8 @@ def _damaged(record: SegmentRecord, names: Iterable[str]) -> list[str]:
 def _unknown_files(record: SegmentRecord) -> Iterator[str]:
     for path in sorted(record.folder.rglob("*")):
         name = path.relative_to(record.folder).as_posix()
+        if is_mirrored(path) and path.name.startswith(".") and path.name.endswith(".tmp"):
+            continue  # of a fetch that was killed
         if not path.is_dir() and name != "segment.json" and name not in record.files:
             yield f"{path} is no file of the segment: remove it"
 

@@ -6,6 +6,7 @@ DuckDB does not verify Parquet's page checksums (43 of 60 flipped bits went unse
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import compress
 
 import duckdb
 import pyarrow as pa
@@ -113,14 +114,12 @@ class Views:
                     files.append(str(record.folder / name))
         return files
 
-    def _named_files(self, part: str) -> tuple[list[str], str]:
-        """The checked files of a part of every segment, and a table that tells whose they are.
-
-        `first_place` is the place of the segment's row 0 (see `_make_places`).
-        """
-        bring_parts(self._records.values(), part)
+    def _named_files(self, part: str, only: set[str] | None = None) -> tuple[list[str], str]:
+        """The checked files of a part of segments, and a table: whose, from which place on."""
+        chosen = [only is None or name in only for name in self._records]
+        bring_parts(compress(self._records.values(), chosen), part)
         rows: list[dict[str, str | int]] = []
-        for number, record in enumerate(self._records.values()):
+        for number, record in compress(enumerate(self._records.values()), chosen):
             of_segment = {
                 "segment": record.segment_id,
                 "first_place": number << 32,
@@ -128,7 +127,7 @@ class Views:
                 "source_sha256": str(record.provenance["source_sha256"]),
             }
             rows += [{"file": file, **of_segment} for file in self._files(part, [record])]
-        table = f"lake.files_{part.removesuffix('.parquet')}"
+        table = f"lake.{'files' if only is None else 'some'}_{part.removesuffix('.parquet')}"
         self._store(table, pa.Table.from_pylist(rows, schema=_FILE_COLUMNS))
         return [str(row["file"]) for row in rows], table
 
@@ -242,8 +241,7 @@ class Views:
             "first_place + t.n_cells)) AS place FROM lake.thinned t JOIN lake.first_places "
             "USING (segment)) ANTI JOIN lake.places USING (place)"
         )
-        _, names = self._named_files("expression")
-        files = self._files("expression", thinned)
+        files, names = self._named_files("expression", set(rows))
         source = (
             f"read_parquet({list_of(files)}, filename = true) e "
             f"JOIN {names} f ON f.file = e.filename "

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ...platform.errors import CytolakeError
+from ...platform.errors import CytolakeError, StorageError
 from ...platform.places import bring, bring_anew, files_in, folders_in
 from ...platform.storage import sha256_file
 from ..log import history
@@ -55,7 +55,10 @@ def verify(
 
     def look(entry: SegmentEntry) -> list[str]:
         folder = corpus.segments_folder / entry.segment_id
-        found = verify_segment(folder, deep=deep, sha256=entry.sha256)
+        try:
+            found = verify_segment(folder, deep=deep, sha256=entry.sha256)
+        except StorageError as error:
+            found = [str(error)]
         advance(sum(entry.n_bytes.values()))
         return found
 

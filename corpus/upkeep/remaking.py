@@ -135,7 +135,7 @@ def prepare(folder: Path, names: Sequence[str]) -> Prepared | None:
     attempt = 0
     while True:
         target = folder / "segments" / inputs.name(attempt)
-        if not is_there(target):
+        if not is_there(target / "segment.json"):
             break
         if _is_named(target, gone):  # by a vacuum, which has died since or is about to remove it
             remove_durably(target, "segment")

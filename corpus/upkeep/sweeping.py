@@ -210,12 +210,14 @@ def _unfinished(segments: Path, held: Held, now: float, grace_ms: int) -> Iterat
     for path in sorted({*hidden, *folders_in(segments)}):
         if path.name.startswith(REMOVED):
             continue
+        if path.name in held.segments:
+            continue
         old = _age_ms(path, now) >= grace_ms
         if path.name.startswith("."):
             _, found, pid = path.name.rpartition(here)
             if old or (found and pid.isdigit() and not is_alive(int(pid))):
                 yield path
-        elif old and path.name not in held.segments and not _is_whole(path):
+        elif old and not _is_whole(path):
             yield path
 
 

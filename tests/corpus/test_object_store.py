@@ -9,16 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cytolake.corpus.log import ledger
 from cytolake.corpus.log.leases import lease, live_leases
+from cytolake.corpus.payload.verification import verify_segment
 from cytolake.corpus.store import Corpus
 from cytolake.corpus.stream import Stream
+from cytolake.corpus.upkeep.sweeping import remove_named
+from cytolake.platform.buckets import Bucket
 from cytolake.platform.errors import (
     CorpusError,
     DamageError,
     NotACorpusError,
     StorageError,
+    UnknownOutcomeError,
 )
-from cytolake.tests.faults.commands import ingest_source
+from cytolake.platform.faults import watching
+from cytolake.tests.faults.commands import ingest_source, prepare_part
 from cytolake.tests.faults.killing import state_of
 from cytolake.tests.object_store import BUCKET, home, keys, s3_server
 
@@ -134,7 +140,7 @@ def found_in(folder: Path, word: str) -> list[Path]:
 RACE = """
 import sys
 from cytolake.corpus.store import Corpus
-from cytolake.tests.faults.commands import ingest_source
+from cytolake.tests.faults.commands import ingest_source, prepare_part
 
 for name in sys.argv[2:]:
     ingest_source(Corpus.open(sys.argv[1]), name)
@@ -224,3 +230,78 @@ def test_a_bucket_that_cannot_be_reached_is_told(lake: Lake, monkeypatch: pytest
     with pytest.raises(StorageError, match="the object store says no") as caught:
         lake.open("a")
     assert "hidden" not in str(caught.value)
+
+
+def test_a_commit_whose_answer_is_lost_keeps_its_files(lake: Lake, monkeypatch: pytest.MonkeyPatch):
+    corpus, loads = lake.open("a"), []
+    load = ledger.load_table
+
+    def cut_off(folder: Path, version: int | None = None) -> Any:
+        loads.append(folder)
+        if len(loads) > 1:
+            raise StorageError("the network is down")
+        return load(folder, version)
+
+    def lose_the_answer(point: str) -> None:
+        if point == "after cells/commit":
+            raise OSError("connection reset")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "load_table", cut_off)
+        with watching(lose_the_answer), pytest.raises(UnknownOutcomeError, match="cannot be told"):
+            corpus.delete("donor_id = 'blood-d1'")
+    assert lake.open("b").snapshot == 3  # it took place
+    assert lake.open("b").verify(deep=True) == []
+
+
+def test_a_log_that_was_fetched_in_part_is_fetched_on(lake: Lake):
+    corpus = lake.open("b")
+    (corpus.folder / "cells/_delta_log/00000000000000000001.json").unlink()
+    assert state_of(lake.open("b")).content == state_of(lake.open("c")).content
+
+
+def test_a_network_error_is_no_damage(lake: Lake, monkeypatch: pytest.MonkeyPatch):
+    corpus = lake.open("b")
+    [segment, *_] = corpus.state.segments
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise StorageError("timed out")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "things", fail)
+        with pytest.raises(StorageError, match="timed out"):
+            verify_segment(corpus.segments_folder / segment)
+    assert verify_segment(corpus.segments_folder / segment) == []
+
+
+def test_a_stale_copy_does_not_tell_what_a_vacuum_may_take(lake: Lake):
+    stale = lake.open("a")  # knows of no vacuum
+    state_of(stale)
+    lake.open("b").delete("source_id = 'lung'")
+    lake.open("b").vacuum(older_than_ms=0)
+    assert not any("segments/lung" in key for key in lake.keys())
+    with home(lake.machines / "c"):
+        fresh = Corpus.open(lake.uri)
+        with lease(fresh.folder):
+            records = [prepare_part(fresh, "lung", part) for part in range(2)]
+            staged = [key for key in lake.keys() if "segments/lung" in key]
+            remove_named(stale.folder)
+            stale.vacuum(older_than_ms=0)
+            assert [key for key in lake.keys() if "segments/lung" in key] == staged
+    assert all(record.block != 0 for record in records)
+
+
+def test_a_copy_of_an_array_that_was_cut_short_is_fetched_anew(lake: Lake):
+    whole = packs(lake.open("a"))
+    corpus = lake.open("b")
+    assert packs(corpus) == whole
+    for path in corpus.folder.glob("segments/*/rna.zarr/X/data/c/*"):
+        path.chmod(0o644)
+        path.write_bytes(path.read_bytes()[:-3])
+    assert packs(lake.open("b")) == whole
+
+
+def test_names_of_genes_fetch_no_counts(lake: Lake):
+    corpus = lake.open("n")
+    corpus.sql("SELECT count(*) FROM genes")
+    assert not list(corpus.folder.glob("segments/*/expression/*.parquet"))

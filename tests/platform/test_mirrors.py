@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cytolake.platform import mirrors, places, storage
+from cytolake.platform import claims, places, storage
 from cytolake.platform.buckets import Bucket
 from cytolake.platform.errors import SettingsError, StorageError
 from cytolake.platform.places import (
@@ -130,7 +130,7 @@ def test_what_a_dead_writer_left_is_written_over(
     ours = on(tmp_path, prefix)
     for name in ("one/rows/a", "one/rows/of-another-try", "one/.claim"):
         client.put_object(Bucket=BUCKET, Key=f"{prefix}/{name}", Body=b"half")
-    monkeypatch.setattr(mirrors, "_CLAIM_SECONDS", 0.5)
+    monkeypatch.setattr(claims, "_CLAIM_SECONDS", 0.5)
     publish(
         make_folder(ours / ".new", rows__a=b"a", last_json=b"{}"), ours / "one", last="last.json"
     )
