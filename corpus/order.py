@@ -40,7 +40,7 @@ def epoch_order(
     order = (blocks[:, None] * block + np.arange(block)[None, :]).ravel()
     if len(order) > n_cells:  # the last block is not full
         order = order[order < n_cells]
-    for start in range(0, n_cells, buffer):  # of a whole epoch at once it takes 64 bytes a cell
+    for start in range(0, n_cells, buffer):  # memory for one buffer, not for the epoch
         some = order[start : start + buffer]
         some[:] = some[np.argsort(_scatter(some, seed, epoch, 2), kind="stable")]
     return order

@@ -238,12 +238,13 @@ class Bucket:
 
 @lru_cache(maxsize=32)
 def _open(uri: str, endpoint: str, pid: int) -> Any:
+    from obstore.exceptions import BaseError
     from obstore.store import from_url
 
     options: dict[str, Any] = {"allow_http": True} if endpoint.startswith("http://") else {}
     try:
         return from_url(uri, client_options=options, retry_config=_PATIENCE)  # pyright: ignore[reportCallIssue, reportArgumentType] - one of its overloads a scheme
-    except Exception as error:
+    except (BaseError, ValueError, TypeError, OSError) as error:
         raise SettingsError(f"{uri}: no such object store can be opened: {plain(error)}") from None
 
 

@@ -31,10 +31,12 @@ from .uris import is_uri, scheme_of
 ASIDE = ("staging",)
 """Folders of this machine alone: they are never written to a bucket."""
 
+REMOVED = ".removed-"
+"""What is put before the name of what is being removed."""
+
 _ACCOUNT = "mirror.json"
 _HERE = "here"
 _CLAIM = ".claim"
-_REMOVED = ".removed-"
 _AT_ONCE = 16
 """Transfers under way together."""
 _MANY = 64
@@ -51,7 +53,6 @@ def mirror_for(uri: str, home: Path) -> "Mirror":
 
     Raises:
         SettingsError: the URI is of no object store, or holds a password.
-        StorageError: the folder is another URI's.
     """
     bucket = Bucket(uri)
     word = re.sub(r"[^\w.-]", "-", bucket.uri.rpartition("/")[2])[:40]
@@ -129,7 +130,7 @@ class Mirror:
             FileNotFoundError: it is not in the bucket.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _sibling(path)
+        temporary = hidden_sibling(path)
         try:
             self.bucket.copy_to(self._name(path), temporary)
             temporary.rename(path)
@@ -193,7 +194,7 @@ class Mirror:
 
     def _fetch_in_order(self, paths: Sequence[Path]) -> None:
         """Fetch files, each of which is here only if those before it are."""
-        temporary = {path: _sibling(path) for path in paths}
+        temporary = {path: hidden_sibling(path) for path in paths}
 
         def copy(path: Path) -> Path:
             self.bucket.copy_to(self._name(path), temporary[path])
@@ -236,7 +237,7 @@ class Mirror:
         """Remove the copies in a folder of what the bucket has no more; hidden ones stay."""
         there = {path for path, _ in self.listed(folder)}
         for path in folder.iterdir() if folder.is_dir() else ():
-            if path.name.startswith(_REMOVED):
+            if path.name.startswith(REMOVED):
                 shutil.rmtree(path, ignore_errors=True)
                 path.unlink(missing_ok=True)
             elif path not in there and not path.name.startswith("."):
@@ -252,7 +253,7 @@ class Mirror:
 
     def forget(self, path: Path) -> None:
         """Remove a local copy, of a file or of all below a folder; the bucket keeps its own."""
-        hidden = path.with_name(f"{_REMOVED}{path.name}.{secrets.token_hex(4)}")
+        hidden = path.with_name(f"{REMOVED}{path.name}.{secrets.token_hex(4)}")
         with suppress(FileNotFoundError):
             path.rename(hidden)
             if hidden.is_dir():
@@ -345,7 +346,7 @@ def _last(thing: Thing) -> str:
 
 
 def _replace(path: Path, data: bytes, modified: float | None = None) -> None:
-    temporary = _sibling(path)
+    temporary = hidden_sibling(path)
     try:
         temporary.write_bytes(data)
         if modified is not None:
@@ -355,5 +356,6 @@ def _replace(path: Path, data: bytes, modified: float | None = None) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _sibling(path: Path) -> Path:
+def hidden_sibling(path: Path) -> Path:
+    """A name beside a file, for what is to become it; no other writer has it."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")

@@ -17,11 +17,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .faults import durable
+from .mirrors import REMOVED, hidden_sibling
 from .places import mirror_at
 from .refusals import storing_in
 
 _READ_SIZE = 1 << 20
-_REMOVED = ".removed-"
 
 
 def sha256_file(path: Path) -> str:
@@ -111,7 +111,7 @@ def remove_durably(path: Path, step: str = "file") -> None:
     if mirror is not None:
         with durable(f"{step}/take"):
             mirror.remove(path)
-    hidden = path.with_name(f"{_REMOVED}{path.name}.{secrets.token_hex(4)}")
+    hidden = path.with_name(f"{REMOVED}{path.name}.{secrets.token_hex(4)}")
     with storing_in(path.parent):
         try:
             with durable(f"{step}/hide"):
@@ -153,7 +153,7 @@ def finish_removals(folder: Path, step: str = "file") -> None:
         StorageError: the disk says no.
     """
     with storing_in(folder):
-        for hidden in sorted(folder.glob(_REMOVED + "*")):
+        for hidden in sorted(folder.glob(REMOVED + "*")):
             _remove(hidden, step)
 
 
@@ -169,7 +169,7 @@ def _remove(hidden: Path, step: str) -> None:
 @contextmanager
 def _written_beside(path: Path, data: bytes, step: str) -> Generator[Path]:
     """A synced, hidden sibling that holds the bytes; it goes if what follows fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = hidden_sibling(path)
     with storing_in(path.parent):
         try:
             with durable(f"{step}/write"), temporary.open("wb") as file:

@@ -203,21 +203,29 @@ def _unsplit(page: NDArray[Any], n_values: int, first: int, stop: int, out: NDAr
 
 
 @numba.njit(cache=True, nogil=True)
+def _number(page: NDArray[Any], at: int) -> tuple[np.uint64, int]:
+    """A number of seven bits a byte, and where it ends; -1 where the page does before."""
+    value = np.uint64(0)
+    shift = np.uint64(0)
+    while at < len(page):
+        byte = np.uint64(page[at])
+        at += 1
+        value |= (byte & np.uint64(127)) << shift
+        shift += np.uint64(7)
+        if byte < 128:
+            return value, at
+    return value, -1
+
+
+@numba.njit(cache=True, nogil=True)
 def _undelta(page: NDArray[Any], n_values: int, first: int, stop: int, out: NDArray[Any]) -> bool:
     """DELTA_BINARY_PACKED, as far as `stop`. False where the page is short or of other sizes."""
     at = 0
     head = np.zeros(4, dtype=np.uint64)  # block size, miniblocks, values, first value
     for field in range(4):
-        shift = np.uint64(0)
-        while True:
-            if at >= len(page):
-                return False
-            byte = np.uint64(page[at])
-            at += 1
-            head[field] |= (byte & np.uint64(127)) << shift
-            shift += np.uint64(7)
-            if byte < 128:
-                break
+        head[field], at = _number(page, at)
+        if at < 0:
+            return False
     if head[0] > 65536 or head[1] > 8192 or head[2] != n_values:
         return False
     block, n_mini = int(head[0]), int(head[1])
@@ -229,17 +237,9 @@ def _undelta(page: NDArray[Any], n_values: int, first: int, stop: int, out: NDAr
         out[0] = value
     done = 1
     while done < stop:
-        low = np.uint64(0)
-        shift = np.uint64(0)
-        while True:
-            if at >= len(page):
-                return False
-            byte = np.uint64(page[at])
-            at += 1
-            low |= (byte & np.uint64(127)) << shift
-            shift += np.uint64(7)
-            if byte < 128:
-                break
+        low, at = _number(page, at)
+        if at < 0:
+            return False
         least = np.uint32((low >> np.uint64(1)) ^ (np.uint64(0) - (low & np.uint64(1))))
         widths = at
         at += n_mini

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...platform.errors import CorpusError
+from ...platform.mirrors import REMOVED
 from ...platform.places import files_in, folders_in, is_there, modified_at, size_of, time_of_files
 from ...platform.refusals import storing_in
 from ...platform.storage import finish_removals, remove_durably
@@ -22,9 +23,6 @@ from ..log.tags import remove_tag, tags
 from ..payload.records import SegmentRecord
 from ..payload.writing import is_alive
 from .retention import Held, held_by, open_versions
-
-REMOVED = ".removed-"
-"""What `remove_durably` puts before a name; `finish_removals` takes such away."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
