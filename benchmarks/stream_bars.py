@@ -76,11 +76,13 @@ def encoded_once(lake: Path) -> dict[str, Any]:
     """Whole epochs through a feed of one rank: encoded and packed; and encoding alone."""
     import torch
     from cytolake.corpus.medians import MediansSet
+    from cytolake.corpus.rooms import Rooms
     from cytolake.corpus.vocabularies import Vocabulary
     from cytolake.train.encodings.rank_value import RankValueEncoding
+    from cytolake.train.encodings.tokens import TokenBatch
     from cytolake.train.feeding import Feed, plan_of
     from cytolake.train.objectives.masked_genes import MaskedPack
-    from cytolake.train.packing import Pack
+    from cytolake.train.packing import empty_pack, packs_of
 
     corpus = Corpus.open(lake)
     stream = Stream(corpus, corpus.select(), seed=0, cells_per_group=BATCH)
@@ -92,12 +94,24 @@ def encoded_once(lake: Path) -> dict[str, Any]:
     encoding = RankValueEncoding(vocabulary, medians, LENGTH)
     none = torch.zeros(0, dtype=torch.int64)
 
-    def unmasked(pack: Pack, epoch: int) -> MaskedPack:
-        del epoch
-        return MaskedPack(pack=pack, rows=none, labels=none)
+    class Unmasked:
+        """Packs of which nothing is hidden: encoding and packing alone are timed."""
+
+        def packs(
+            self, tokens: TokenBatch, budget: int, epoch: int, rooms: Rooms | None
+        ) -> list[MaskedPack]:
+            del epoch
+            return [
+                MaskedPack(pack=pack, rows=none, labels=none)
+                for pack in packs_of(tokens, budget, rooms)
+            ]
+
+        def nothing(self, epoch: int) -> MaskedPack:
+            del epoch
+            return MaskedPack(pack=empty_pack(), rows=none, labels=none)
 
     plan = plan_of(stream.n_groups, groups_per_step=8, epochs=EPOCHS)
-    feed = Feed(stream, encoding, unmasked, plan, pack_tokens=PACK_TOKENS)
+    feed = Feed(stream, encoding, Unmasked(), plan, pack_tokens=PACK_TOKENS)
     times: list[tuple[float, float]] = []
     for epoch in range(EPOCHS):
         began, cpu = time.perf_counter(), time.process_time()

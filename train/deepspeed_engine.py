@@ -16,7 +16,18 @@ import torch
 from torch import nn
 
 from ..platform.errors import TrainingError
-from .engines import MOMENTS, adamw, moments_in, n_ranks, restore_in, set_learning_rate, trained
+from .engines import (
+    MOMENTS,
+    GuardedAdamW,
+    adamw,
+    moments_in,
+    n_ranks,
+    restore_in,
+    set_learning_rate,
+    trained,
+    updates_in,
+    updates_of,
+)
 from .recipe import OptimizerRecipe
 
 
@@ -60,12 +71,17 @@ class DeepSpeedStepper:
         """Add a loss's gradients to this rank's; DeepSpeed's mean over ranks is undone."""
         self._engine.backward(loss * self._rank_scale, scale_wrt_gas=False)
 
-    def step(self, learning_rate: float) -> float:
-        """Add gradients over ranks, clip, update, forget them; the norm before clipping."""
+    def step(self, learning_rate: float) -> torch.Tensor:
+        """Add gradients over ranks, clip, update, forget them; the norm before clipping.
+
+        ZeRO 1 looks at the norm itself, on the host, and leaves a step out where it is not finite.
+        """
         set_learning_rate(self._base, learning_rate)
         self._engine.step()
         norm = self._engine.get_global_grad_norm()
-        return float(norm) if norm is not None else float("nan")
+        if norm is None and isinstance(self._base, GuardedAdamW):  # nothing is clipped
+            norm = self._base.norm
+        return torch.as_tensor(float("nan") if norm is None else norm)
 
     def moments(self) -> dict[str, torch.Tensor]:
         """Both moments of every parameter, gathered from all ranks."""
@@ -83,7 +99,7 @@ class DeepSpeedStepper:
                 if value is None:
                     raise TrainingError(f"DeepSpeed gave no {moment} of {name}; expected a tensor")
                 gathered[f"{name}/{moment}"] = value.clone()
-        return gathered
+        return gathered | updates_in(self._base)
 
     def restore(self, moments: Mapping[str, torch.Tensor], n_steps: int) -> None:
         """Take on moments that `moments` gave after `n_steps` steps, on any number of ranks."""
@@ -92,10 +108,11 @@ class DeepSpeedStepper:
             return
         from deepspeed.utils import safe_set_full_optimizer_state
 
-        zero = self._engine.optimizer
+        zero, n_updates = self._engine.optimizer, updates_of(moments, n_steps)
         for partition in zero.single_partition_of_fp32_groups:
             state = {moment: torch.zeros_like(partition.data) for moment in MOMENTS}
-            zero.optimizer.state[partition] = {"step": torch.tensor(float(n_steps)), **state}
+            count = n_updates.to(partition.device, copy=True)
+            zero.optimizer.state[partition] = {"step": count, **state}
         self._tie_moments()
         for name, parameter in trained(self._objective):
             for moment in MOMENTS:

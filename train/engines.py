@@ -6,15 +6,19 @@ over ranks and never averages them.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import distributed, nn
 
-from .recipe import OptimizerRecipe
+if TYPE_CHECKING:
+    from .recipe import OptimizerRecipe
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """The names AdamW gives its two moments."""
+
+UPDATES = "optimizer/n_updates"
+"""Under which name the number of updates lies beside the moments."""
 
 
 class Engine(Protocol):
@@ -38,8 +42,11 @@ class Engine(Protocol):
         """Add a loss's gradients to this rank's."""
         ...
 
-    def step(self, learning_rate: float) -> float:
-        """Add gradients over ranks, clip, update, forget them; the norm before clipping."""
+    def step(self, learning_rate: float) -> torch.Tensor:
+        """Add gradients over ranks, clip, update, forget them; the norm before clipping.
+
+        Where the norm is not finite nothing is updated. It stays on the device, shape ().
+        """
         ...
 
     def moments(self) -> dict[str, torch.Tensor]:
@@ -56,7 +63,7 @@ class TorchEngine:
 
     zero_stage = 0
 
-    def __init__(self, objective: nn.Module, recipe: OptimizerRecipe) -> None:
+    def __init__(self, objective: nn.Module, recipe: "OptimizerRecipe") -> None:
         """Wrap an objective that holds the model."""
         self._objective, self._clip = objective, recipe.clip
         self._optimizer = adamw(objective, recipe)
@@ -74,7 +81,7 @@ class TorchEngine:
         """Add a loss's gradients to this rank's."""
         loss.backward()
 
-    def step(self, learning_rate: float) -> float:
+    def step(self, learning_rate: float) -> torch.Tensor:
         """Add gradients over ranks, clip, update, forget them; the norm before clipping."""
         parameters = [p for _, p in trained(self._objective)]
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
@@ -91,7 +98,7 @@ class TorchEngine:
         set_learning_rate(self._optimizer, learning_rate)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+        return norm
 
     def moments(self) -> dict[str, torch.Tensor]:
         """Both moments of every parameter."""
@@ -109,7 +116,26 @@ def trained(objective: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
             yield name, parameter
 
 
-def adamw(objective: nn.Module, recipe: OptimizerRecipe) -> torch.optim.AdamW:
+class GuardedAdamW(torch.optim.AdamW):
+    """AdamW that leaves everything as it is where a gradient is not finite.
+
+    Whether one is, is found and used on the device: the host reads nothing. torch's fused kernel
+    offers this for scaled gradients, under the names used here.
+    """
+
+    found_inf: torch.Tensor
+    norm: torch.Tensor
+    """Of the gradients of the last step, as they came in. Shape ()."""
+
+    def step(self, closure: Any = None) -> Any:
+        """Update, or not."""
+        held = [p.grad for group in self.param_groups for p in group["params"]]
+        self.norm = nn.utils.get_total_norm([gradient for gradient in held if gradient is not None])
+        self.found_inf = (~torch.isfinite(self.norm)).float()
+        return super().step(closure)
+
+
+def adamw(objective: nn.Module, recipe: "OptimizerRecipe") -> GuardedAdamW:
     """AdamW with decay on matrices only: biases and layer norms do not decay.
 
     Source: the trainer of the published pretraining (Hugging Face) leaves those out too.
@@ -120,7 +146,7 @@ def adamw(objective: nn.Module, recipe: OptimizerRecipe) -> torch.optim.AdamW:
         {"params": matrices, "weight_decay": recipe.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
+    return GuardedAdamW(
         groups, lr=recipe.peak_lr, betas=recipe.betas, eps=recipe.epsilon, fused=True
     )
 
@@ -133,12 +159,24 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 def moments_in(objective: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """Both moments of every parameter that an optimizer holds whole; none before its first step."""
-    return {
+    held = {
         f"{name}/{moment}": optimizer.state[parameter][moment].detach().clone()
         for name, parameter in trained(objective)
         for moment in MOMENTS
         if moment in optimizer.state[parameter]
     }
+    return held | updates_in(optimizer) if held else {}
+
+
+def updates_in(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """How many updates an optimizer has made: fewer than steps where some were left out."""
+    steps = [state["step"] for state in optimizer.state.values() if "step" in state]
+    return {UPDATES: torch.tensor([float(steps[0])])} if steps else {}
+
+
+def updates_of(moments: Mapping[str, torch.Tensor], n_steps: int) -> torch.Tensor:
+    """The number of updates that `moments` tell of; that of steps where they do not. Shape ()."""
+    return moments.get(UPDATES, torch.tensor([float(n_steps)])).reshape(()).float()
 
 
 def restore_in(
@@ -148,8 +186,9 @@ def restore_in(
     n_steps: int,
 ) -> None:
     """Give an optimizer that holds parameters whole its moments back."""
+    n_updates = updates_of(moments, n_steps)
     for name, parameter in trained(objective):
-        state: dict[str, torch.Tensor] = {"step": torch.tensor(float(n_steps))}
+        state: dict[str, torch.Tensor] = {"step": n_updates.to(parameter.device, copy=True)}
         for moment in MOMENTS:
             state[moment] = moments[f"{name}/{moment}"].to(parameter).clone()
         optimizer.state[parameter] = state

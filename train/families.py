@@ -26,7 +26,7 @@ class Family:
     Attributes:
         encoding: vocabulary, medians and length -> what turns cells into tokens.
         model: recipe, vocabulary and seed -> a model of fresh weights.
-        objective: model, recipe and vocabulary -> what makes a loss of packs.
+        objective: model, on its device, recipe and vocabulary -> what makes a loss of packs.
     """
 
     encoding: Callable[[Vocabulary, MediansSet, int], RankValueEncoding]
@@ -50,16 +50,29 @@ def _bert(recipe: PretrainRecipe, vocabulary: Vocabulary, seed: int) -> PackedBe
 
 
 def _masked_genes(model: PackedBert, recipe: PretrainRecipe, vocabulary: Vocabulary) -> MaskedGenes:
-    from .objectives.masked_genes import MaskedGenes
+    import torch
 
+    from .models.packed_attention import kernel_for
+    from .objectives.masked_genes import MaskedGenes
+    from .static_packs import static_shape
+
+    training, share = recipe.training, recipe.objective.share
+    half, packed = training.precision == "bf16", training.layout == "packed"
+    static = packed and half and kernel_for(model.device, torch.bfloat16) == "varlen"
+    shape = static_shape(
+        pack_tokens=training.pack_tokens, length=recipe.encoding.length, share=share
+    )
     return MaskedGenes(
         model,
         n_special=len(vocabulary.special),
-        seed=recipe.training.seed,
-        share=recipe.objective.share,
+        seed=training.seed,
+        share=share,
         masked=recipe.objective.masked,
         random=recipe.objective.random,
-        half=recipe.training.precision == "bf16",
+        half=half,
+        padded=not packed,
+        shape=shape if static else None,
+        compiled=static,
     )
 
 

@@ -6,7 +6,7 @@ inside a group, so a step holds the same packs on any number of ranks.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
@@ -17,8 +17,6 @@ from ..corpus.rooms import Rooms
 from ..platform.errors import NoCellsError
 from .encodings.rank_value import RankValueEncoding
 from .encodings.tokens import TokenBatch
-from .objectives.masked_genes import MaskedGenes, MaskedPack
-from .packing import empty_pack, packs_of
 
 _GROUPS_KEPT = 32
 """Groups whose packs' memory waits to be used again, at most: more than two steps often have."""
@@ -78,6 +76,39 @@ def plan_of(
     return Plan(n_groups=n_groups, groups_per_step=groups_per_step, n_steps=n_steps)
 
 
+class PreparedPack(Protocol):
+    """A pack as an objective reads it."""
+
+    @property
+    def n_masked(self) -> int:
+        """Tokens that are chosen: the pack's weight in a step's loss."""
+        ...
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Each cell's number of tokens."""
+        ...
+
+    @property
+    def cell_rows(self) -> tuple[int, ...]:
+        """Each cell's row among the cells of its group; none for a pack of weight 0."""
+        ...
+
+
+class Packer(Protocol):
+    """What makes packs of cells; an objective is one."""
+
+    def packs(
+        self, tokens: TokenBatch, budget: int, epoch: int, rooms: Rooms | None
+    ) -> Sequence[PreparedPack]:
+        """Some cells' packs of at most `budget` tokens, as the objective reads them."""
+        ...
+
+    def nothing(self, epoch: int) -> PreparedPack:
+        """A pack of weight 0, for a rank that has no cells in a step."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepWork:
     """What one rank does in one step.
@@ -88,13 +119,15 @@ class StepWork:
         n_masked: masked tokens of these packs.
         n_cells: their cells.
         n_tokens: their tokens.
+        sum_squares: the sum of the cells' squared numbers of tokens.
     """
 
-    packs: tuple[MaskedPack, ...]
+    packs: tuple[PreparedPack, ...]
     places: tuple[tuple[int, int], ...]
     n_masked: int
     n_cells: int
     n_tokens: int
+    sum_squares: int
 
 
 class Feed:
@@ -104,7 +137,7 @@ class Feed:
         self,
         stream: CellStream,
         encoding: RankValueEncoding,
-        prepare: Callable[..., MaskedPack] | MaskedGenes,
+        packer: Packer,
         plan: Plan,
         *,
         pack_tokens: int,
@@ -116,14 +149,13 @@ class Feed:
         Args:
             stream: where groups come from.
             encoding: what turns cells into tokens.
-            prepare: the objective, or its `prepare(pack, epoch)`.
+            packer: what makes packs of them: the objective.
             plan: which groups make which step.
             pack_tokens: the most tokens of a pack.
             rank: this rank.
             n_ranks: number of ranks.
         """
-        self._stream, self._encoding, self._plan = stream, encoding, plan
-        self._prepare = prepare.prepare if isinstance(prepare, MaskedGenes) else prepare
+        self._stream, self._encoding, self._packer, self._plan = stream, encoding, packer, plan
         self._pack_tokens, self._rank, self._n_ranks = pack_tokens, rank, n_ranks
         self._rooms = Rooms(kept=_GROUPS_KEPT)
         self._ahead: dict[int, Future[StepWork]] = {}
@@ -152,33 +184,37 @@ class Feed:
     def _make(self, step: int) -> StepWork:
         epoch, step_groups = self._plan.groups_of(step)
         # Cells are taken in order, here; what is made of them is made group by group, side by side.
-        begun: list[tuple[int, Future[list[MaskedPack]]]] = []
+        begun: list[tuple[int, Future[Sequence[PreparedPack]]]] = []
         for group in step_groups[self._rank :: self._n_ranks]:
             cells = self._stream.group(epoch, group)
             begun.append((group, self._encoders.submit(self._packs_of, cells, epoch)))
-        packs: list[MaskedPack] = []
+        packs: list[PreparedPack] = []
         places: list[tuple[int, int]] = []
         for group, made in begun:
             for number, pack in enumerate(made.result()):
                 packs.append(pack)
                 places.append((group, number))
-        n_cells, n_tokens = _sizes(packs)
+        lengths = [length for pack in packs for length in pack.lengths]
         if not packs:
-            packs, places = [self._prepare(empty_pack(), epoch)], [(-1, 0)]
+            packs, places = [self._packer.nothing(epoch)], [(-1, 0)]
         return StepWork(
             packs=tuple(packs),
             places=tuple(places),
             n_masked=sum(pack.n_masked for pack in packs),
-            n_cells=n_cells,
-            n_tokens=n_tokens,
+            n_cells=len(lengths),
+            n_tokens=sum(lengths),
+            sum_squares=sum(length * length for length in lengths),
         )
 
-    def _packs_of(self, batches: Sequence[CellBatch], epoch: int) -> list[MaskedPack]:
-        tokens = TokenBatch.concatenate([self._encoding.encode(batch) for batch in batches])
-        return [
-            self._prepare(pack, epoch) for pack in packs_of(tokens, self._pack_tokens, self._rooms)
-        ]
+    def _packs_of(self, batches: Sequence[CellBatch], epoch: int) -> Sequence[PreparedPack]:
+        return self._packer.packs(self._tokens_of(batches), self._pack_tokens, epoch, self._rooms)
 
+    def _tokens_of(self, batches: Sequence[CellBatch]) -> TokenBatch:
+        return TokenBatch.concatenate([self._encoding.encode(batch) for batch in batches])
 
-def _sizes(packs: Sequence[MaskedPack]) -> tuple[int, int]:
-    return sum(p.pack.n_cells for p in packs), sum(p.pack.n_tokens for p in packs)
+    def cell_ids_of(self, step: int, group: int, number: int) -> list[int]:
+        """The ids of the cells of one pack, read and packed anew."""
+        epoch, _ = self._plan.groups_of(step)
+        tokens = self._tokens_of(self._stream.group(epoch, group))
+        pack = self._packer.packs(tokens, self._pack_tokens, epoch, None)[number]
+        return tokens.cell_ids[list(pack.cell_rows)].tolist()

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import distributed
@@ -18,7 +18,10 @@ from torch import distributed
 from ..platform.errors import TrainingError
 from .engines import Engine, n_ranks, this_rank
 from .feeding import Feed, Plan, StepWork
-from .recipe import OptimizerRecipe
+from .tally import Place, Reading, Tally
+
+if TYPE_CHECKING:
+    from .recipe import OptimizerRecipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +39,7 @@ class Metrics:
         learning_rate: of the last step.
         gradient_norm: of the last step, before clipping.
         n_cells: cells since the last report.
+        skipped: steps since the last report that updated nothing: a gradient was not finite.
     """
 
     step: int
@@ -48,6 +52,7 @@ class Metrics:
     learning_rate: float
     gradient_norm: float
     n_cells: int
+    skipped: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,35 +63,34 @@ class LoopEnd:
     why: Literal["finished", "stopped"]
 
 
-@dataclass(slots=True)
-class _Sums:
-    """Sums since the last report; the first two stay on the device, where no step waits for them.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeftOut:
+    """Steps that updated nothing, since their gradient was not finite.
 
-    They are float64 there too: the same bits as sums of Python's numbers.
+    Attributes:
+        steps: their numbers, from 0.
+        packs: the packs, of all ranks, whose loss was not finite, the newest few of each rank;
+            none where only a gradient was too large.
+        in_a_row: how many steps in a row were left out, up to the newest step.
     """
 
-    loss: torch.Tensor | float = 0.0
-    right: torch.Tensor | float = 0.0
-    masked: float = 0.0
-    cells: float = 0.0
-    tokens: float = 0.0
-
-    def take(self) -> list[float]:
-        values = [float(self.loss), float(self.right), self.masked, self.cells, self.tokens]
-        self.loss = self.right = self.masked = self.cells = self.tokens = 0.0
-        return values
+    steps: tuple[int, ...]
+    packs: tuple[Place, ...]
+    in_a_row: int
 
 
 def train(
     engine: Engine,
     feed: Feed,
     plan: Plan,
-    optimizer: OptimizerRecipe,
+    optimizer: "OptimizerRecipe",
     *,
     seed: int,
     start: int = 0,
     log_seconds: float = 5.0,
     report: Callable[[Metrics], None] = lambda metrics: None,
+    report_left_out: Callable[[LeftOut], None] = lambda left_out: None,
+    stop_after: int = 1,
     save: Callable[[int], None] = lambda step: None,
     save_every: int = 0,
     wants_stop: Callable[[], bool] = lambda: False,
@@ -102,14 +106,17 @@ def train(
         start: steps already done.
         log_seconds: how often `report` is called; rank 0's clock decides.
         report: told the metrics, on every rank alike.
+        report_left_out: told, on every rank alike and before `report`, of steps that updated
+            nothing.
+        stop_after: so many of them in a row end the run.
         save: makes a checkpoint after that many steps; called on every rank.
         save_every: steps between checkpoints; 0 for only the last.
         wants_stop: asked on every rank before each step; one yes stops all, with a checkpoint.
 
     Raises:
-        TrainingError: the loss is no finite number any more.
+        TrainingError: the gradient was not finite for `stop_after` steps in a row.
     """
-    sums, began, waited = _Sums(), time.perf_counter(), feed.waited_s
+    tally, began, waited, in_a_row = Tally(), time.perf_counter(), feed.waited_s, 0
     saved = start
     for step in range(start, plan.n_steps):
         work = feed.work(step)
@@ -121,16 +128,18 @@ def train(
                 save(step)
             return LoopEnd(step=step, why="stopped")
         rate = learning_rate(step, plan.n_steps, optimizer)
-        _learn(engine, work, n_masked=n_masked, seed=seed, step=step, sums=sums)
-        norm = engine.step(rate)
+        _learn(engine, work, rate, n_masked=n_masked, seed=seed, step=step, tally=tally)
         if due:
+            reading = tally.read()
             elapsed = time.perf_counter() - began
             wait = _largest((feed.waited_s - waited) / elapsed)
-            metrics = _metrics(
-                sums, step + 1, (step + 1) / plan.steps_per_epoch, elapsed, wait, rate, norm
-            )
-            _refuse_nonsense(metrics)
-            report(metrics)
+            in_a_row = _in_a_row(in_a_row, reading, step)
+            if reading.skipped:
+                packs = _of_all_ranks(reading.bad_packs)
+                left_out = LeftOut(steps=reading.skipped, packs=packs, in_a_row=in_a_row)
+                report_left_out(left_out)
+                _refuse_many(left_out, stop_after)
+            report(_metrics(reading, step + 1, plan, elapsed, wait, rate))
             began, waited = time.perf_counter(), feed.waited_s
         if step + 1 == plan.n_steps or (save_every and (step + 1) % save_every == 0):
             save(step + 1)
@@ -138,7 +147,7 @@ def train(
     return LoopEnd(step=plan.n_steps, why="finished")
 
 
-def learning_rate(step: int, n_steps: int, recipe: OptimizerRecipe) -> float:
+def learning_rate(step: int, n_steps: int, recipe: "OptimizerRecipe") -> float:
     """The learning rate of a step, counted from 0. Pure.
 
     Linear warm-up to the peak, then the recipe's decay to 0 just after the last step.
@@ -171,44 +180,85 @@ def seed_dropout(seed: int) -> None:
 
 
 def _learn(
-    engine: Engine, work: StepWork, *, n_masked: float, seed: int, step: int, sums: _Sums
+    engine: Engine,
+    work: StepWork,
+    rate: float,
+    *,
+    n_masked: float,
+    seed: int,
+    step: int,
+    tally: Tally,
 ) -> None:
     for pack, place in zip(work.packs, work.places, strict=True):
         seed_dropout(dropout_seed(seed, step, place))
         loss, right = engine.forward(pack)
         engine.backward(loss / max(n_masked, 1.0))
-        sums.loss += loss.detach().double()
-        sums.right += right.double()
-    sums.masked += work.n_masked
-    sums.cells += work.n_cells
-    sums.tokens += work.n_tokens
+        tally.add_pack((step, *place), loss, right, pack.n_masked)
+    tally.add_step(
+        step,
+        engine.step(rate),
+        n_cells=work.n_cells,
+        n_tokens=work.n_tokens,
+        sum_squares=work.sum_squares,
+    )
 
 
 def _metrics(
-    sums: _Sums, step: int, epoch: float, elapsed: float, wait: float, rate: float, norm: float
+    reading: Reading, step: int, plan: Plan, elapsed: float, wait: float, rate: float
 ) -> Metrics:
-    loss, right, masked, cells, tokens = _add(sums.take())
+    loss, right, masked, cells, tokens = _add(
+        [reading.loss, reading.right, reading.masked, reading.cells, reading.tokens]
+    )
     return Metrics(
         step=step,
-        epoch=epoch,
-        loss=loss / max(masked, 1.0),
-        accuracy=right / max(masked, 1.0),
+        epoch=step / plan.steps_per_epoch,
+        loss=loss / masked if masked else math.nan,
+        accuracy=right / masked if masked else math.nan,
         cells_per_s=cells / elapsed,
         tokens_per_s=tokens / elapsed,
         data_wait=min(1.0, wait),
         learning_rate=rate,
-        gradient_norm=norm,
+        gradient_norm=reading.norm,
         n_cells=int(cells),
+        skipped=len(reading.skipped),
     )
 
 
-def _refuse_nonsense(metrics: Metrics) -> None:
-    if not math.isfinite(metrics.loss):
+def _in_a_row(before: int, reading: Reading, step: int) -> int:
+    """How many steps in a row were left out, up to `step`; `before` up to the last reading."""
+    newest = step
+    while newest in reading.skipped:
+        newest -= 1
+    read = len(reading.steps)
+    return before + read if step - newest == read else step - newest
+
+
+def _refuse_many(left_out: LeftOut, stop_after: int) -> None:
+    if left_out.in_a_row >= stop_after:
+        last = left_out.steps[-1] + 1
+        packs = ", ".join(f"{step + 1}/{group}/{n}" for step, group, n in left_out.packs[-5:])
         raise TrainingError(
-            f"the loss is {metrics.loss} at step {metrics.step}; the checkpoints before it are "
-            "kept. Lower optimizer.peak_lr, or lengthen optimizer.warmup_steps, and resume under "
-            "another name"
+            f"the gradient was not finite in {left_out.in_a_row} steps in a row, up to {last}; "
+            f"packs (step/group/number) whose loss was not: {packs or 'none'}. None of these "
+            "steps changed the model, and the checkpoints before them are kept. Lower "
+            "optimizer.peak_lr, or lengthen the warm-up, and start under another name"
         )
+
+
+_MOST_PACKS = 8
+"""Packs that each rank names of those whose loss was not finite: its newest."""
+
+
+def _of_all_ranks(packs: tuple[Place, ...]) -> tuple[Place, ...]:
+    named = packs[-_MOST_PACKS:]
+    if n_ranks() == 1:
+        return named
+    mine = torch.full((_MOST_PACKS, 3), -1, dtype=torch.int64)
+    mine[: len(named)] = torch.tensor(named, dtype=torch.int64).reshape(-1, 3)
+    all_of_them = [torch.empty_like(mine) for _ in range(n_ranks())]
+    distributed.all_gather(all_of_them, mine)
+    rows: list[list[int]] = torch.cat(all_of_them).tolist()
+    return tuple(sorted((step, group, number) for step, group, number in rows if step >= 0))
 
 
 def _add(values: list[float]) -> list[float]:

@@ -61,7 +61,13 @@ class Pack:
         )
 
 
-def pack_rows(lengths: Sequence[int], budget: int) -> list[list[int]]:
+Limit = tuple[NDArray[np.int64], int]
+"""What each cell takes of something, shape (n_cells,), and how much of it a pack has."""
+
+
+def pack_rows(
+    lengths: Sequence[int], budget: int, *, also: Sequence[Limit] = ()
+) -> list[list[int]]:
     """Deal cells to packs: longest first, each into the first pack that has room.
 
     Cells without tokens are left out. Pure: the same lengths give the same packs.
@@ -69,46 +75,69 @@ def pack_rows(lengths: Sequence[int], budget: int) -> list[list[int]]:
     Args:
         lengths: each cell's number of tokens.
         budget: the most tokens a pack holds.
+        also: more that a pack has only so much of.
 
     Returns:
         The rows of each pack's cells, ascending inside a pack.
 
     Raises:
-        TrainingError: a cell alone is over the budget.
+        TrainingError: a cell alone is over the budget, or over another limit.
     """
-    rows_c, borders_p = _dealt(np.array(lengths, dtype=np.int64), budget)
+    rows_c, borders_p = _dealt(np.array(lengths, dtype=np.int64), budget, also)
     return [rows.tolist() for rows in np.split(rows_c, borders_p[1:-1]) if len(rows)]
 
 
 def _dealt(
-    lengths_c: NDArray[np.int64], budget: int
+    lengths_c: NDArray[np.int64], budget: int, also: Sequence[Limit] = ()
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The rows of `pack_rows` pack after pack, and where each pack's begin and end."""
+    _refuse_long(lengths_c, budget)
+    for taken_c, most in also:
+        if len(taken_c) and int(taken_c.max()) > most:
+            raise TrainingError(f"a cell takes {taken_c.max()} of a pack's {most} scored rows")
+    taken_kc = np.stack([lengths_c, *(taken_c for taken_c, _ in also)])
+    room_k = np.array([budget, *(most for _, most in also)], dtype=np.int64)
+    pack_c = _first_fit(taken_kc, np.argsort(-lengths_c, kind="stable"), room_k)
+    return _by_pack(pack_c)
+
+
+def _refuse_long(lengths_c: NDArray[np.int64], budget: int) -> None:
     longest = int(lengths_c.max(initial=0))
     if longest > budget:
         raise TrainingError(
             f"a cell has {longest} tokens, a pack holds {budget}: set pack_tokens to at "
             "least the encoding's length"
         )
-    pack_c = _first_fit(lengths_c, np.argsort(-lengths_c, kind="stable"), budget)
+
+
+def _by_pack(pack_c: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     rows_c = np.argsort(pack_c, kind="stable")[np.count_nonzero(pack_c < 0) :]
     return rows_c, np.concatenate([[0], np.cumsum(np.bincount(pack_c[rows_c]))]).astype(np.int64)
 
 
 @numba.njit(cache=True, nogil=True)
 def _first_fit(
-    lengths_c: NDArray[np.int64], order: NDArray[np.int64], budget: int
+    taken_kc: NDArray[np.int64], order: NDArray[np.int64], room_k: NDArray[np.int64]
 ) -> NDArray[np.int64]:  # pragma: no cover - compiled
     """The number of each cell's pack, the first that has room; -1 for a cell without tokens."""
-    pack_c = np.full(len(lengths_c), -1, dtype=np.int64)
-    room = np.full(len(lengths_c), budget, dtype=np.int64)
+    n_kinds, n_cells = taken_kc.shape
+    pack_c = np.full(n_cells, -1, dtype=np.int64)
+    room_pk = np.empty((n_cells, n_kinds), dtype=np.int64)
+    for pack in range(n_cells):
+        room_pk[pack] = room_k
     for row in order:
-        if not lengths_c[row]:
+        if not taken_kc[0, row]:
             continue
         pack = 0
-        while room[pack] < lengths_c[row]:
+        while True:
+            fits = True
+            for kind in range(n_kinds):
+                fits &= taken_kc[kind, row] <= room_pk[pack, kind]
+            if fits:
+                break
             pack += 1
-        room[pack] -= lengths_c[row]
+        for kind in range(n_kinds):
+            room_pk[pack, kind] -= taken_kc[kind, row]
         pack_c[row] = pack
     return pack_c
 
@@ -118,15 +147,43 @@ def pack_cells(batch: TokenBatch, budget: int) -> list[Pack]:
     return list(packs_of(batch, budget))
 
 
-def packs_of(batch: TokenBatch, budget: int, rooms: Rooms | None = None) -> Iterator[Pack]:
+def packs_of(
+    batch: TokenBatch, budget: int, rooms: Rooms | None = None, *, also: Sequence[Limit] = ()
+) -> Iterator[Pack]:
     """A batch's packs, each made when it is asked for, so that it is used while it is in cache.
 
     Args:
         batch: the cells.
         budget: as in `pack_rows`.
         rooms: where memory for all of them comes from; None for new memory.
+        also: as in `pack_rows`.
     """
-    return _packs(batch, *_dealt(batch.lengths, budget), rooms)
+    return _packs(batch, *_dealt(batch.lengths, budget, also), rooms)
+
+
+def padded_packs_of(batch: TokenBatch, budget: int, rooms: Rooms | None = None) -> Iterator[Pack]:
+    """A batch's packs for one cell a row: cells of like lengths together, longest first.
+
+    A pack has at most `budget` tokens WITH the padding that makes its rows as long as its longest.
+    Source: length grouping as in Geneformer's trainer (Theodoris et al. 2023), inside one group.
+    """
+    lengths_c = batch.lengths
+    _refuse_long(lengths_c, budget)
+    return _packs(batch, *_by_pack(_like_lengths(lengths_c, budget)), rooms)
+
+
+def _like_lengths(lengths_c: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
+    """The number of each cell's pack; -1 for a cell without tokens."""
+    pack_c = np.full(len(lengths_c), -1, dtype=np.int64)
+    pack, n_rows, longest = -1, 0, 0
+    for row in np.argsort(-lengths_c, kind="stable"):
+        if not lengths_c[row]:
+            break
+        if pack < 0 or (n_rows + 1) * longest > budget:
+            pack, n_rows, longest = pack + 1, 0, int(lengths_c[row])
+        n_rows += 1
+        pack_c[row] = pack
+    return pack_c
 
 
 def pack_of(batch: TokenBatch, rows: Sequence[int]) -> Pack:

@@ -70,7 +70,8 @@ class ModelRecipe(Configuration):
         feed_forward: width inside a layer's feed-forward part.
         activation: `relu` or `gelu`.
         hidden_dropout: dropout of embeddings and layer outputs.
-        attention_dropout: must be 0: packed attention kernels have none.
+        attention_dropout: dropout of attention weights; 0 but in the padded layout, for packed
+            attention kernels have none.
         initializer_range: standard deviation of fresh weights.
         layer_norm_eps: epsilon of the layer norms.
     """
@@ -81,16 +82,9 @@ class ModelRecipe(Configuration):
     feed_forward: int = Field(default=512, ge=1)
     activation: Literal["relu", "gelu"] = "relu"
     hidden_dropout: float = Field(default=0.02, ge=0, lt=1)
-    attention_dropout: float = 0.0
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
     initializer_range: float = Field(default=0.02, gt=0)
     layer_norm_eps: float = Field(default=1e-12, gt=0)
-
-    @field_validator("attention_dropout")
-    @classmethod
-    def _no_attention_dropout(cls, value: float) -> float:
-        if value:
-            raise ValueError("expected 0: packed attention has no dropout, and none is ignored")
-        return value
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
@@ -123,7 +117,11 @@ class TrainingRecipe(Configuration):
         cells_per_step: the global batch: cells of one optimizer step over all workers.
         cells_per_group: cells that are read, packed and dealt to a worker together.
         pack_tokens: the most tokens of one pack; at least the encoding's length.
+        layout: `packed`: cells end to end, without padding; or `padded`, one cell a row, cells
+            of like lengths together: the parity mode, which has the paper's attention dropout.
         precision: `fp32`, or `bf16` for the model's arithmetic (weights stay fp32).
+        bad_steps: so many steps in a row whose gradient is not finite end the run; such a step
+            changes nothing.
         log_seconds: how often metrics are written.
     """
 
@@ -133,7 +131,9 @@ class TrainingRecipe(Configuration):
     cells_per_step: int = Field(default=144, ge=1)
     cells_per_group: int = Field(default=12, ge=1)
     pack_tokens: int = Field(default=8192, ge=2)
+    layout: Literal["packed", "padded"] = "packed"
     precision: Literal["fp32", "bf16"] = "fp32"
+    bad_steps: int = Field(default=5, ge=1)
     log_seconds: float = Field(default=5, ge=0)
 
 
@@ -226,6 +226,11 @@ class PretrainRecipe(Configuration):
             names = split.names if split else []
             raise ValueError(f"data.part = {part!r}, but [split] has the parts {names}")
         training, workers = self.training, self.engine.workers
+        if self.model.attention_dropout and training.layout == "packed":
+            raise ValueError(
+                f"model.attention_dropout = {self.model.attention_dropout}, expected 0: packed "
+                'attention has no dropout, and none is ignored; training.layout = "padded" has it'
+            )
         if training.pack_tokens < self.encoding.length:
             raise ValueError(
                 f"training.pack_tokens = {training.pack_tokens}, expected at least "

@@ -149,18 +149,48 @@ def test_a_layer_that_is_not_there_is_refused():
         tiny().hidden_states(pack_of(random_batch(1, seed=0), [0]), layer=4)
 
 
-def test_attention_dropout_is_refused_not_ignored():
+def with_attention_dropout(share: float) -> PackedBert:
     config = bert_config(
-        vocabulary_size=9,
-        length=8,
-        layers=1,
-        width=8,
+        vocabulary_size=VOCABULARY,
+        length=LENGTH,
+        layers=2,
+        width=16,
         heads=2,
-        feed_forward=8,
-        attention_dropout=0.02,
+        feed_forward=32,
+        hidden_dropout=0,
+        attention_dropout=share,
     )
-    with pytest.raises(TrainingError, match=r"attention_dropout is 0\.02, expected 0"):
-        PackedBert(config)
+    return fresh_bert(config, 0)
+
+
+def test_attention_dropout_is_refused_in_a_pack_and_drawn_in_the_padded_layout():
+    model = with_attention_dropout(0.5)
+    pack = pack_of(random_batch(3, seed=1), range(3))
+    with pytest.raises(TrainingError, match=r"is 0\.5; packed attention has none"):
+        model.train().hidden_states(pack)
+    drawn = [model.hidden_states(pack, padded=True) for _ in range(2)]
+    assert not torch.equal(*drawn)
+    assert torch.allclose(
+        model.eval().hidden_states(pack),
+        with_attention_dropout(0).eval().hidden_states(pack, padded=True),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("layer", [0, 1, -1])
+def test_the_padded_layout_has_the_packs_states_and_gradients(layer: int):
+    model = tiny().train()
+    pack = pack_of(random_batch(6, seed=2), range(6))
+    found: list[tuple[torch.Tensor, list[torch.Tensor]]] = []
+    for padded in (False, True):
+        states = model.hidden_states(pack, layer, padded=padded)
+        model.zero_grad()
+        (states * torch.linspace(-1, 1, states.numel()).view_as(states)).sum().backward()
+        found.append((states, [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    (packed, by_packed), (padded_too, by_padded) = found
+    assert torch.allclose(packed, padded_too, atol=1e-5)
+    for one, other in zip(by_packed, by_padded, strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
 
 
 def test_a_padded_batch_is_refused_by_packed_attention():

@@ -8,9 +8,10 @@ from cytolake.corpus.medians import MediansSet
 from cytolake.corpus.vocabularies import Vocabulary
 from cytolake.platform.errors import NoCellsError, TrainingError
 from cytolake.train.encodings.rank_value import RankValueEncoding
-from cytolake.train.engines import TorchEngine
+from cytolake.train.engines import UPDATES, TorchEngine
 from cytolake.train.feeding import Feed, Plan, plan_of
 from cytolake.train.loop import (
+    LeftOut,
     LoopEnd,
     Metrics,
     dropout_seed,
@@ -116,21 +117,31 @@ def test_the_loss_falls(vocabulary: Vocabulary, medians: MediansSet):
     assert list(run.saved) == [200]
 
 
-def test_what_packs_lost_is_read_when_a_report_is_due_and_not_before(
+def test_the_device_is_read_when_a_report_is_due_and_not_before(
     vocabulary: Vocabulary, medians: MediansSet, monkeypatch: pytest.MonkeyPatch
 ):
-    reads: list[float] = []
-    plainly = torch.Tensor.__float__
+    reads: list[str] = []
 
-    def told(tensor: torch.Tensor) -> float:
-        reads.append(plainly(tensor))
-        return reads[-1]
+    def counted(name: str) -> Any:
+        plainly = getattr(torch.Tensor, name)
+
+        def read(tensor: torch.Tensor, *rest: Any) -> Any:
+            reads.append(name)
+            return plainly(tensor, *rest)
+
+        return read
 
     run, each = small_run(vocabulary, medians), small_run(vocabulary, medians)
     each.go()
-    monkeypatch.setattr(torch.Tensor, "__float__", told)
+    list(run.feed.work(0).packs)  # what the feed's thread does is no step's
+    for name in ("__float__", "__int__", "__bool__", "item", "tolist", "numpy"):
+        monkeypatch.setattr(torch.Tensor, name, counted(name))
+    works = [run.feed.work(step) for step in range(12)]
+    monkeypatch.setattr(run.feed, "work", works.__getitem__)
+    reads.clear()
     run.go(log_seconds=math.inf)
-    assert len(reads) == 12 + 2  # a norm each step; loss and right guesses once
+    # Losses, right guesses and norms, once, at the end; then the checkpoint's number of updates.
+    assert reads == ["tolist"] * 3 + ["__float__"]
     assert [metrics.step for metrics in run.metrics] == [12]
     assert run.metrics[0].n_cells == sum(metrics.n_cells for metrics in each.metrics)
     assert run.metrics[0].gradient_norm == each.metrics[-1].gradient_norm
@@ -161,12 +172,89 @@ def test_a_stop_leaves_a_checkpoint_of_the_steps_done(vocabulary: Vocabulary, me
     assert list(run.saved) == [4]
 
 
-def test_a_loss_that_is_no_number_ends_the_run(vocabulary: Vocabulary, medians: MediansSet):
+class Spoiled:
+    """An engine whose loss is no number in some steps."""
+
+    def __init__(self, engine: TorchEngine, steps: set[int], packs_a_step: list[int]) -> None:
+        self._engine, self._steps, self._seen = engine, steps, 0
+        self._borders = [sum(packs_a_step[: n + 1]) for n in range(len(packs_a_step))]
+
+    def forward(self, prepared: object) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, right = self._engine.forward(prepared)
+        step = next(n for n, border in enumerate(self._borders) if self._seen < border)
+        self._seen += 1
+        return (loss * math.nan if step in self._steps else loss), right
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+def spoil(run: Run, steps: set[int]) -> None:
+    works = [run.feed.work(step) for step in range(run.plan.n_steps)]
+    run.engine = Spoiled(run.engine, steps, [len(w.packs) for w in works])  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("log_seconds", [0, math.inf])
+def test_a_step_whose_loss_is_no_number_changes_nothing_and_is_told(
+    vocabulary: Vocabulary, medians: MediansSet, log_seconds: float
+):
     run = small_run(vocabulary, medians)
-    with torch.no_grad():
-        run.objective.model.cls.predictions.bias.fill_(math.nan)
-    with pytest.raises(TrainingError, match="loss is nan at step 1"):
-        run.go()
+    spoil(run, {4, 7})
+    left_out: list[LeftOut] = []
+    named: list[int] = []
+
+    def tell(steps: LeftOut) -> None:
+        left_out.append(steps)
+        for place in steps.packs:
+            named.extend(run.feed.cell_ids_of(*place))
+
+    end = run.go(save_every=1, log_seconds=log_seconds, report_left_out=tell, stop_after=2)
+    assert end == LoopEnd(step=12, why="finished")
+    for step in (4, 7):
+        for before, after in zip(run.saved[step], run.saved[step + 1], strict=True):
+            assert all(torch.equal(before[name], after[name]) for name in before)
+    assert [s for told in left_out for s in told.steps] == [4, 7]
+    packs = [place for told in left_out for place in told.packs]
+    assert {place[0] for place in packs} == {4, 7}
+    n_groups = sum(len(run.plan.groups_of(step)[1]) for step in (4, 7))
+    assert sorted(named) == sorted([0, 1, 2, 3] * n_groups)  # the ids of every group's four cells
+    assert sum(metrics.skipped for metrics in run.metrics) == 2
+    assert math.isfinite(run.metrics[-1].loss)
+    assert float(run.saved[12][1][UPDATES]) == 10
+
+
+@pytest.mark.parametrize("log_seconds", [0, math.inf])
+def test_so_many_bad_steps_in_a_row_end_the_run_and_save_nothing_more(
+    vocabulary: Vocabulary, medians: MediansSet, log_seconds: float
+):
+    run = small_run(vocabulary, medians)
+    spoil(run, {2, 9, 10, 11})
+    with pytest.raises(TrainingError, match=r"not finite in 3 steps in a row, up to 12; .*12/"):
+        run.go(save_every=4, log_seconds=log_seconds, stop_after=3)
+    assert list(run.saved) == [4, 8]
+
+
+def test_bad_steps_are_counted_in_a_row_over_reports(vocabulary: Vocabulary, medians: MediansSet):
+    run = small_run(vocabulary, medians)
+    spoil(run, {5, 6, 7})
+    told: list[LeftOut] = []
+    run.go(report_left_out=told.append, stop_after=4)
+    assert [t.in_a_row for t in told] == [1, 2, 3]
+
+
+def test_a_run_resumed_after_a_bad_step_has_the_same_bits(
+    vocabulary: Vocabulary, medians: MediansSet
+):
+    whole = small_run(vocabulary, medians)
+    spoil(whole, {2})
+    whole.go(save_every=5, stop_after=9)
+    resumed = small_run(vocabulary, medians)
+    weights, moments = whole.saved[5]
+    resumed.objective.load_state_dict(weights)
+    resumed.engine.restore(moments, 5)
+    resumed.go(start=5)
+    for one, other in zip(whole.saved[12], resumed.saved[12], strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_rank_without_groups_gets_a_pack_of_weight_zero(

@@ -3,8 +3,12 @@
 Knows tokens and positions; knows no gene. The state dict is that of stock `BertForMaskedLM`, and
 a checkpoint of one loads as the other. The head is asked for masked rows only: the rows are
 gathered BEFORE the transform and the decoder, which gives the stock loss at 15 % of its price.
-Array suffixes: c cell, t token position, m masked row, d width, v vocabulary.
+Cells lie end to end; the padded layout, one cell a row, is what that is held against, and what
+the paper's attention dropout needs. Array suffixes: c cell, t token position, m masked row,
+d width, v vocabulary.
 """
+
+from typing import Any
 
 import torch
 from transformers import BertConfig, BertForMaskedLM
@@ -18,51 +22,94 @@ class PackedBert(BertForMaskedLM):
     """Stock `BertForMaskedLM` that also reads packs."""
 
     def __init__(self, config: BertConfig) -> None:
-        """Fresh weights from torch's current random state.
-
-        Raises:
-            TrainingError: the configuration has attention dropout, which packs cannot have.
-        """
-        if config.attention_probs_dropout_prob:
-            raise TrainingError(
-                f"attention_dropout is {config.attention_probs_dropout_prob}, expected 0: packed "
-                "attention has no dropout, and would otherwise leave it out silently"
-            )
+        """Fresh weights from torch's current random state."""
         register_packed_attention()
         super().__init__(config)
         self.set_attn_implementation(PACKED)
 
-    def hidden_states(self, pack: Pack, layer: int = -1) -> torch.Tensor:
+    def hidden_states(self, pack: Pack, layer: int = -1, *, padded: bool = False) -> torch.Tensor:
         """Hidden states of a pack's tokens; layers above the one asked for are not run.
 
         Args:
             pack: the cells.
             layer: which of the `num_hidden_layers + 1` states, as Hugging Face counts them: 0 is
                 the embeddings' output, -1 the last layer's, -2 the one before.
+            padded: run one cell a row, with padding and a mask; the same states, and attention
+                dropout in training.
 
         Returns:
             Shape (n_tokens, d).
 
         Raises:
-            TrainingError: there is no such layer, or a cell is longer than the positions.
+            TrainingError: there is no such layer, a cell is longer than the positions, or a pack
+                is to be learnt from with attention dropout.
         """
-        layers = self.bert.encoder.layer
-        n_run = layer if layer >= 0 else len(layers) + 1 + layer
-        if not 0 <= n_run <= len(layers):
-            raise TrainingError(
-                f"layer {layer} of {len(layers) + 1}, expected {-len(layers) - 1} to {len(layers)}"
-            )
+        n_run = self._n_run(layer)
         longest = self.config.max_position_embeddings
         if max(pack.lengths) > longest:
             raise TrainingError(
                 f"a cell has {max(pack.lengths)} tokens, the model has {longest} positions"
             )
+        if padded:
+            return self._padded_states(pack, n_run)
         hidden = self.bert.embeddings(
             input_ids=pack.tokens[None], position_ids=pack.positions[None]
         )
-        for block in list(layers)[:n_run]:
-            hidden = block(hidden, None, offsets=pack.offsets, lengths=pack.lengths)
-        return hidden[0]
+        return self._run(hidden, n_run, offsets=pack.offsets, lengths=pack.lengths)[0]
+
+    def static_states(
+        self, tokens: torch.Tensor, positions: torch.Tensor, offsets: torch.Tensor, longest: int
+    ) -> torch.Tensor:
+        """The last layer's states of a static pack, with nothing read by the host. Shape (t, d).
+
+        Args:
+            tokens: Shape (t,), int64, as are `positions`.
+            positions: each token's place in its own cell.
+            offsets: where each cell begins and ends. Shape (n_cells + 1,), int32.
+            longest: the most tokens of a cell, the same for all packs.
+        """
+        hidden = self.bert.embeddings(input_ids=tokens[None], position_ids=positions[None])
+        return self._run(hidden, self._n_run(-1), offsets=offsets, longest=longest)[0]
+
+    def _padded_states(self, pack: Pack, n_run: int) -> torch.Tensor:
+        device = pack.tokens.device
+        lengths = torch.tensor(pack.lengths, device=device)
+        cell_t = torch.repeat_interleave(lengths, output_size=pack.n_tokens)
+        padded = pack.tokens.new_zeros((len(lengths), max(pack.lengths)))
+        padded[cell_t, pack.positions] = pack.tokens
+        is_real = torch.arange(padded.shape[1], device=device)[None] < lengths[:, None]
+        mask = is_real[:, None, None, :]
+        hidden = self._run(self.bert.embeddings(input_ids=padded), n_run, attention_mask=mask)
+        return hidden[cell_t, pack.positions]
+
+    def _run(
+        self,
+        hidden: torch.Tensor,
+        n_run: int,
+        attention_mask: torch.Tensor | None = None,
+        **packed: Any,
+    ) -> torch.Tensor:
+        for block in list(self.bert.encoder.layer)[:n_run]:
+            hidden = block(hidden, attention_mask, **packed)
+        return hidden
+
+    def _n_run(self, layer: int) -> int:
+        n_layers = len(self.bert.encoder.layer)
+        n_run = layer if layer >= 0 else n_layers + 1 + layer
+        if not 0 <= n_run <= n_layers:
+            raise TrainingError(
+                f"layer {layer} of {n_layers + 1}, expected {-n_layers - 1} to {n_layers}"
+            )
+        return n_run
+
+    def scored(self, hidden_td: torch.Tensor) -> torch.Tensor:
+        """What the decoder reads of the given rows. Shape (n_rows, d)."""
+        return self.cls.predictions.transform(hidden_td)
+
+    @property
+    def decoder(self) -> torch.nn.Linear:
+        """The tied decoder: weight of shape (v, d), bias of shape (v,)."""
+        return self.cls.predictions.decoder
 
     def logits(self, hidden_td: torch.Tensor) -> torch.Tensor:
         """Scores of every token of the vocabulary for the given rows. Shape (n_rows, v)."""

@@ -23,6 +23,9 @@ _POSITIVE = 2**62 - 1
 _CHUNK = 1024
 """Tokens that the kernel looks at together: what it keeps of them stays in L1."""
 
+NOTHING = -100
+"""The label of a place that holds no chosen token; what torch's cross-entropy leaves out."""
+
 Hidden = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -94,15 +97,70 @@ def hide_by_torch(
     tokens: torch.Tensor, positions: torch.Tensor, keys: torch.Tensor, rule: Rule
 ) -> Hidden:
     """`hide` in whole-tensor operations, on any device."""
-    draw = _mix(_mix(keys ^ rule.begin) + positions * _SPREAD + 1)
+    chosen, hidden = _chosen_and_hidden(tokens, positions, keys, rule.begin, rule)
+    rows = torch.nonzero(chosen).flatten()
+    return hidden, rows, tokens[rows]
+
+
+def hide_within(
+    tokens: torch.Tensor,
+    positions: torch.Tensor,
+    keys: torch.Tensor,
+    begin: torch.Tensor,
+    rule: Rule,
+    capacity: int,
+) -> Hidden:
+    """`hide_by_torch` with shapes that do not depend on what is chosen, so that no host waits.
+
+    Args:
+        tokens: as in `hide`, as are `positions` and `keys`.
+        positions: see `tokens`.
+        keys: see `tokens`.
+        begin: stands for `rule.begin`, which changes with the epoch. Shape (), int64.
+        rule: what decides, all but `begin`.
+        capacity: places for chosen tokens; the caller sees to it that there are enough.
+
+    Returns:
+        As `hide`, with m = `capacity`; places that are not needed hold row 0 and `NOTHING`.
+    """
+    chosen, hidden = _chosen_and_hidden(tokens, positions, keys, begin, rule)
+    # Tokens that are not chosen all go to one place more, which is cut off.
+    place = torch.where(chosen, torch.cumsum(chosen, 0) - 1, capacity).clamp(max=capacity)
+    rows, labels = tokens.new_zeros(capacity + 1), tokens.new_full((capacity + 1,), NOTHING)
+    rows = rows.scatter(0, place, torch.arange(len(tokens), device=tokens.device))
+    return hidden, rows[:capacity], labels.scatter(0, place, tokens)[:capacity]
+
+
+def _chosen_and_hidden(
+    tokens: torch.Tensor,
+    positions: torch.Tensor,
+    keys: torch.Tensor,
+    begin: torch.Tensor | int,
+    rule: Rule,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which tokens are chosen, and all tokens with the hidden ones replaced. Shapes (t,)."""
+    draw = _mix(_mix(keys ^ begin) + positions * _SPREAD + 1)
     chosen = ((draw & _LOW) < rule.chosen_below) & (tokens >= rule.n_special)
     fate = _mix(draw + 2) & _LOW
     is_masked = chosen & (fate < rule.masked_below)
     is_random = chosen & ~is_masked & (fate < rule.random_below)
     others = (_mix(draw + 3) & _POSITIVE) % rule.n_genes + rule.n_special
-    hidden = torch.where(is_masked, rule.mask, torch.where(is_random, others, tokens))
-    rows = torch.nonzero(chosen).flatten()
-    return hidden, rows, tokens[rows]
+    return chosen, torch.where(is_masked, rule.mask, torch.where(is_random, others, tokens))
+
+
+def count_hidden(
+    tokens: NDArray[np.int32], offsets_c: NDArray[np.int64], keys_c: NDArray[np.uint64], rule: Rule
+) -> NDArray[np.int64]:
+    """How many tokens of each cell `hide` chooses; on the host. Shape (n_cells,).
+
+    Args:
+        tokens: the cells' tokens, end to end.
+        offsets_c: where each cell begins and ends. Shape (n_cells + 1,).
+        keys_c: each cell's content key. Shape (n_cells,).
+        rule: what decides.
+    """
+    begin = np.uint64(rule.begin & _ALL)
+    return _count(tokens, offsets_c, keys_c, begin, rule.chosen_below, rule.n_special)
 
 
 def hide_by_kernel(
@@ -183,6 +241,28 @@ def _hide(
             word = _mix_word(np.uint64(draw[i] + np.uint64(3)))
             hidden[i] = np.int64((word & np.uint64(_POSITIVE)) % n_genes) + n_special
     return n_chosen
+
+
+@numba.njit(cache=True, nogil=True)
+def _count(
+    tokens: NDArray[np.int32],
+    offsets_c: NDArray[np.int64],
+    keys_c: NDArray[np.uint64],
+    begin: np.uint64,
+    chosen_below: int,
+    n_special: int,
+) -> NDArray[np.int64]:  # pragma: no cover - compiled
+    counts_c = np.zeros(len(keys_c), dtype=np.int64)
+    for c in range(len(keys_c)):
+        start = _mix_word(keys_c[c] ^ begin)
+        cell = tokens[offsets_c[c] : offsets_c[c + 1]]
+        n_chosen = 0
+        for i in range(len(cell)):
+            word = _mix_word(start + np.uint64(i) * np.uint64(_SPREAD) + np.uint64(1))
+            is_low = np.int64(word & np.uint64(_LOW)) < chosen_below
+            n_chosen += is_low & (cell[i] >= n_special)
+        counts_c[c] = n_chosen
+    return counts_c
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

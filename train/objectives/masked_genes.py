@@ -10,16 +10,50 @@ m masked row, v vocabulary.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
+from ...corpus.rooms import Rooms
+from ..encodings.tokens import TokenBatch
 from ..models.bert import PackedBert
-from ..packing import Pack
-from .hashed_masks import hide, rule_of
+from ..models.packed_attention import cell_of
+from ..packing import Pack, empty_pack, packs_of, padded_packs_of
+from ..static_packs import StaticPack, StaticShape, static_pack
+from .hashed_masks import Rule, count_hidden, hide, hide_within, rule_of
+from .linear_cross_entropy import graded, linear_cross_entropy
 
 PAD, MASK = 0, 1
+
+_CHUNK = {True: 256, False: 4096}
+"""Rows that are scored together, on a CPU or not: a chunk's scores stay in its cache."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskRules:
+    """What decides which tokens are hidden, in any epoch; see `mask_pack`."""
+
+    seed: int
+    n_special: int
+    vocabulary_size: int
+    share: float
+    masked: float
+    random: float
+
+    def at(self, epoch: int) -> Rule:
+        """The rule of an epoch."""
+        return rule_of(
+            seed=self.seed,
+            epoch=epoch,
+            n_special=self.n_special,
+            vocabulary_size=self.vocabulary_size,
+            share=self.share,
+            masked=self.masked,
+            random=self.random,
+            mask=MASK,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +74,26 @@ class MaskedPack:
     def n_masked(self) -> int:
         """Number of chosen tokens: the weight of this pack in a step's loss."""
         return len(self.labels)
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return self.pack.n_cells
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens."""
+        return self.pack.n_tokens
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Each cell's number of tokens."""
+        return self.pack.lengths
+
+    @property
+    def cell_rows(self) -> tuple[int, ...]:
+        """Each cell's row in the TokenBatch that was packed."""
+        return self.pack.rows
 
     def to(self, device: torch.device) -> "MaskedPack":
         """The same on a device; itself where it is there already."""
@@ -62,42 +116,121 @@ class MaskedGenes(nn.Module):
         masked: float = 0.8,
         random: float = 0.1,
         half: bool = False,
+        padded: bool = False,
+        shape: StaticShape | None = None,
+        compiled: bool = False,
     ) -> None:
-        """Bind a model; `half` runs it in bfloat16; see `mask_pack` for the rest."""
+        """Bind a model.
+
+        Args:
+            model: what is trained.
+            n_special: see `mask_pack`, as for `seed`, `share`, `masked` and `random`.
+            seed: see `n_special`.
+            share: see `n_special`.
+            masked: see `n_special`.
+            random: see `n_special`.
+            half: run the model in bfloat16; weights and losses stay in fp32.
+            padded: one cell a row with padding: the parity layout.
+            shape: of packs that are all alike and whose masks are made on the device; None for
+                packs as they come, whose masks are made on the host.
+            compiled: let torch compile the model's pass, of static packs only.
+        """
         super().__init__()
-        self._half = half
+        self._half, self._padded, self._shape = half, padded, shape
         self.model = model
-        self._n_special, self._seed = n_special, seed
-        self._share, self._masked, self._random = share, masked, random
+        self._rules = MaskRules(
+            seed=seed,
+            n_special=n_special,
+            vocabulary_size=model.config.vocab_size,
+            share=share,
+            masked=masked,
+            random=random,
+        )
+        self._static_rule = self._rules.at(0)  # all of it but `begin` is the same in every epoch
+        self._static_pass, self._grade = self._static, graded
+        if compiled:
+            self._static_pass = torch.compile(self._static, fullgraph=True, dynamic=False)
+            self._grade = torch.compile(graded, fullgraph=True, dynamic=False)
+
+    def packs(self, tokens: TokenBatch, budget: int, epoch: int, rooms: Rooms | None) -> list[Any]:
+        """Some cells' packs of at most `budget` tokens, ready for `forward`.
+
+        Args:
+            tokens: the cells.
+            budget: the most tokens of a pack; in the padded layout with its padding.
+            epoch: another epoch, other masks.
+            rooms: where the packs' memory comes from.
+        """
+        if self._shape is None:
+            laid = (padded_packs_of if self._padded else packs_of)(tokens, budget, rooms)
+            return [self.prepare(pack, epoch) for pack in laid]
+        rule, shape = self._rules.at(epoch), self._shape
+        masked_c = count_hidden(tokens.tokens, tokens.offsets, tokens.keys, rule)
+        also = [(masked_c, shape.n_scored), (np.ones_like(masked_c), shape.n_real_cells)]
+        return [
+            self._filled(pack, shape, rule, int(masked_c[list(pack.rows)].sum()))
+            for pack in packs_of(tokens, min(budget, shape.n_tokens), rooms, also=also)
+        ]
 
     def prepare(self, pack: Pack, epoch: int) -> MaskedPack:
         """Choose and hide a pack's tokens for an epoch."""
-        return mask_pack(
-            pack,
-            seed=self._seed,
-            epoch=epoch,
-            n_special=self._n_special,
-            vocabulary_size=self.model.config.vocab_size,
-            share=self._share,
-            masked=self._masked,
-            random=self._random,
-        )
+        return hide_in(pack, self._rules.at(epoch))
 
-    def forward(self, masked: MaskedPack) -> tuple[torch.Tensor, torch.Tensor]:
+    def nothing(self, epoch: int) -> Any:
+        """A pack of weight 0, for a rank that has no cells in a step."""
+        if self._shape is None:
+            return self.prepare(empty_pack(), epoch)
+        return self._filled(empty_pack(), self._shape, self._rules.at(epoch), 0)
+
+    def forward(self, masked: "MaskedPack | StaticPack") -> tuple[torch.Tensor, torch.Tensor]:
         """The summed loss over the chosen tokens, and how many were guessed right.
 
         Both are sums, so that a step over many packs can divide by ITS number of chosen tokens.
         A pack without any gives zero, and zero gradients.
         """
         device = self.model.device
-        masked = masked.to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._half):
-            hidden_td = self.model.hidden_states(masked.pack)
-            logits_mv = self.model.logits(hidden_td[masked.rows])
-        logits_mv = logits_mv.float()
-        loss = functional.cross_entropy(logits_mv, masked.labels, reduction="sum")
-        right = (logits_mv.detach().argmax(dim=-1) == masked.labels).sum()
-        return loss, right
+            if isinstance(masked, StaticPack):
+                at = masked.to(device)
+                scored_md, labels = self._static_pass(
+                    at.tokens, at.offsets, at.keys, at.begin, at.shape
+                )
+            else:
+                here = masked.to(device)
+                hidden_td = self.model.hidden_states(here.pack, padded=self._padded)
+                scored_md, labels = self.model.scored(hidden_td[here.rows]), here.labels
+        decoder = self.model.decoder
+        return linear_cross_entropy(
+            scored_md,
+            decoder.weight,
+            decoder.bias,
+            labels,
+            chunk=_CHUNK[device.type == "cpu"],
+            half=self._half,
+            grade=self._grade,
+        )
+
+    def _static(
+        self,
+        tokens: torch.Tensor,
+        offsets: torch.Tensor,
+        keys_c: torch.Tensor,
+        begin: torch.Tensor,
+        shape: StaticShape,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Masks, the model's pass and the rows that are scored, all with static shapes."""
+        cell_t = cell_of(offsets, shape.n_tokens)
+        everywhere = torch.arange(shape.n_tokens, device=tokens.device)
+        positions = everywhere - offsets.long()[cell_t]
+        hidden, rows, labels = hide_within(
+            tokens.long(), positions, keys_c[cell_t], begin, self._static_rule, shape.n_scored
+        )
+        states = self.model.static_states(hidden, positions, offsets, shape.longest)
+        return self.model.scored(states[rows]), labels
+
+    def _filled(self, pack: Pack, shape: StaticShape, rule: Rule, n_masked: int) -> StaticPack:
+        made = static_pack(pack, shape, begin=rule.begin, n_masked=n_masked)
+        return made.pinned() if self.model.device.type == "cuda" else made
 
 
 def mask_pack(
@@ -123,19 +256,18 @@ def mask_pack(
         masked: of these, the share that becomes `<mask>`.
         random: of these, the share that becomes another gene; the rest stays.
     """
-    hidden, rows, labels = hide(
-        pack.tokens,
-        pack.positions,
-        pack.keys,
-        rule_of(
-            seed=seed,
-            epoch=epoch,
-            n_special=n_special,
-            vocabulary_size=vocabulary_size,
-            share=share,
-            masked=masked,
-            random=random,
-            mask=MASK,
-        ),
+    rules = MaskRules(
+        seed=seed,
+        n_special=n_special,
+        vocabulary_size=vocabulary_size,
+        share=share,
+        masked=masked,
+        random=random,
     )
+    return hide_in(pack, rules.at(epoch))
+
+
+def hide_in(pack: Pack, rule: Rule) -> MaskedPack:
+    """Choose and hide a pack's tokens by a rule; pure."""
+    hidden, rows, labels = hide(pack.tokens, pack.positions, pack.keys, rule)
     return MaskedPack(pack=replace(pack, tokens=hidden), rows=rows, labels=labels)

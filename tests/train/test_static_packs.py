@@ -1,0 +1,151 @@
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cytolake.platform.errors import TrainingError
+from cytolake.train.encodings.tokens import TokenBatch
+from cytolake.train.models.bert import bert_config, fresh_bert
+from cytolake.train.objectives.masked_genes import MaskedGenes
+from cytolake.train.packing import empty_pack, pack_of
+from cytolake.train.static_packs import StaticPack, StaticShape, static_pack, static_shape
+
+SIZE, LENGTH, BUDGET = 60, 24, 70
+SHAPE = StaticShape(n_tokens=BUDGET, n_cells=16, n_scored=40, longest=LENGTH)
+
+
+def objective(shape: StaticShape | None = None, **more: Any) -> MaskedGenes:
+    config = bert_config(
+        vocabulary_size=SIZE,
+        length=LENGTH,
+        layers=2,
+        width=16,
+        heads=2,
+        feed_forward=32,
+        hidden_dropout=0,
+    )
+    return MaskedGenes(fresh_bert(config, 0), n_special=2, seed=3, shape=shape, **more)
+
+
+def cells(n_cells: int, seed: int, shortest: int = 1) -> TokenBatch:
+    draw = np.random.default_rng(seed)
+    tokens = [
+        draw.permutation(np.arange(2, SIZE))[: draw.integers(shortest, LENGTH + 1)]
+        for _ in range(n_cells)
+    ]
+    keys = draw.integers(0, 2**63, n_cells).astype(np.uint64)
+    return TokenBatch.of_cells([cell.astype(np.int32) for cell in tokens], keys=keys)
+
+
+def summed(made: MaskedGenes, batch: TokenBatch, epoch: int = 0) -> tuple[float, int, int]:
+    """Loss, guesses and chosen tokens of a batch, with gradients left in the model."""
+    made.model.zero_grad()
+    total, right, masked = torch.zeros(()), 0, 0
+    for pack in made.packs(batch, BUDGET, epoch, None):
+        loss, some = made(pack)
+        loss.backward()
+        total, right, masked = total + loss.detach(), right + int(some), masked + pack.n_masked
+    return float(total), right, masked
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_loss_guesses_and_gradients_are_those_of_packs_as_they_come(seed: int):
+    batch, plain, static = cells(11, seed), objective(), objective(SHAPE)
+    for epoch in (0, 5):
+        expected, found = summed(plain, batch, epoch), summed(static, batch, epoch)
+        assert found[0] == pytest.approx(expected[0], rel=1e-5)
+        assert found[1:] == expected[1:]
+        for (name, one), (_, other) in zip(
+            plain.named_parameters(), static.named_parameters(), strict=True
+        ):
+            assert one.grad is not None and other.grad is not None
+            assert torch.allclose(one.grad, other.grad, atol=1e-4), name
+
+
+def test_a_filled_pack_holds_its_cells_and_pads_in_cells_of_their_own():
+    batch = cells(2, 1, shortest=5)
+    pack = pack_of(batch, range(2))
+    made = static_pack(pack, SHAPE, begin=7, n_masked=3)
+    n_tokens = pack.n_tokens
+    assert made.tokens.shape == (BUDGET,)
+    assert made.tokens[:n_tokens].tolist() == pack.tokens.tolist()
+    assert not made.tokens[n_tokens:].any()
+    begins = made.offsets.tolist()
+    assert len(begins) == SHAPE.n_cells + 1
+    assert begins[:3] == pack.offsets.tolist()
+    assert begins[-1] == BUDGET
+    assert begins == sorted(begins)
+    assert all(end - begin <= LENGTH for begin, end in pairwise(begins))
+    assert (made.n_cells, made.n_tokens, made.n_masked) == (2, n_tokens, 3)
+    assert made.keys[:2].tolist() == batch.keys.view(np.int64).tolist()
+
+
+def test_a_pack_that_would_overflow_is_made_smaller_and_no_label_is_dropped():
+    batch = cells(12, 3, shortest=20)
+    plain, tight = (
+        objective(),
+        objective(StaticShape(n_tokens=70, n_cells=16, n_scored=8, longest=24)),
+    )
+    packs = tight.packs(batch, BUDGET, 0, None)
+    assert all(0 <= pack.n_masked <= 8 for pack in packs)
+    assert len(packs) > len(plain.packs(batch, BUDGET, 0, None))
+    assert summed(tight, batch)[2] == summed(plain, batch)[2]
+    assert summed(tight, batch)[0] == pytest.approx(summed(plain, batch)[0], rel=1e-5)
+
+
+def test_a_cell_that_alone_overflows_is_refused():
+    one_row = objective(StaticShape(n_tokens=70, n_cells=16, n_scored=1, longest=24))
+    with pytest.raises(TrainingError, match="scored rows"):
+        one_row.packs(cells(30, 4, shortest=20), BUDGET, 0, None)
+
+
+def test_a_pack_has_no_more_cells_than_places():
+    few = StaticShape(n_tokens=70, n_cells=6, n_scored=40, longest=24)
+    packs = objective(few).packs(cells(40, 5), BUDGET, 0, None)
+    assert few.n_real_cells == 3
+    assert max(len(pack.lengths) for pack in packs) <= 3
+    assert sum(len(pack.lengths) for pack in packs) == 40
+
+
+def test_a_pack_without_cells_gives_zero_and_zero_gradients():
+    made = objective(SHAPE)
+    loss, right = made(made.nothing(0))
+    loss.backward()
+    assert (float(loss.detach()), int(right)) == (0.0, 0)
+    assert all(p.grad is None or not p.grad.any() for p in made.parameters())
+    assert isinstance(made.nothing(0), StaticPack)
+    assert (
+        made.nothing(0).tokens.shape
+        == static_pack(empty_pack(), SHAPE, begin=0, n_masked=0).tokens.shape
+    )
+
+
+def test_one_graph_serves_every_pack_and_every_epoch():
+    torch._dynamo.reset()
+    made = objective(SHAPE)
+    graphs: list[int] = []
+
+    def counting(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(len(inputs))
+        return graph.forward
+
+    made._static_pass = torch.compile(
+        made._static_pass, fullgraph=True, dynamic=False, backend=counting
+    )
+    plain = objective()
+    for epoch in range(3):
+        batch = cells(9, epoch)
+        assert summed(made, batch, epoch)[0] == pytest.approx(
+            summed(plain, batch, epoch)[0], rel=1e-5
+        )
+    assert len(graphs) == 1
+
+
+def test_the_shape_has_room_for_what_is_expected_and_for_one_whole_cell():
+    wide = static_shape(pack_tokens=131_072, length=2048, share=0.15)
+    assert wide.n_scored % 128 == 0
+    assert 0.15 * 131_072 < wide.n_scored < 0.17 * 131_072
+    assert wide.n_real_cells == 1024
+    narrow = static_shape(pack_tokens=2048, length=2048, share=0.15)
+    assert narrow.n_scored == 2048
