@@ -18,7 +18,6 @@ from torch import nn
 from ..platform.errors import TrainingError
 from .engines import (
     MOMENTS,
-    GuardedAdamW,
     adamw,
     moments_in,
     n_ranks,
@@ -42,14 +41,18 @@ class DeepSpeedStepper:
             "train_micro_batch_size_per_gpu": 1,
             # Ranks may hold unequal numbers of packs: `step` is the boundary, not a counter.
             "managed_gradient_accumulation": False,
-            "gradient_clipping": recipe.clip,
+            # Without ZeRO DeepSpeed clips too, but tells no norm: there the optimizer does it.
+            "gradient_clipping": recipe.clip if zero_stage else 0.0,
             "zero_optimization": {"stage": zero_stage, "overlap_comm": False},
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": sys.maxsize,
         }
+        self._optimizer = adamw(objective, recipe)
+        if not zero_stage:
+            self._optimizer.clip = recipe.clip
         engine, _, _, _ = deepspeed.initialize(
-            model=objective, optimizer=adamw(objective, recipe), config=configuration
+            model=objective, optimizer=self._optimizer, config=configuration
         )
         self._engine: Any = engine
 
@@ -78,10 +81,9 @@ class DeepSpeedStepper:
         """
         set_learning_rate(self._base, learning_rate)
         self._engine.step()
-        norm = self._engine.get_global_grad_norm()
-        if norm is None and isinstance(self._base, GuardedAdamW):  # nothing is clipped
-            norm = self._base.norm
-        return torch.as_tensor(float("nan") if norm is None else norm)
+        return torch.as_tensor(
+            self._engine.get_global_grad_norm() if self.zero_stage else self._optimizer.norm
+        )
 
     def moments(self) -> dict[str, torch.Tensor]:
         """Both moments of every parameter, gathered from all ranks."""

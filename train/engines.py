@@ -65,8 +65,9 @@ class TorchEngine:
 
     def __init__(self, objective: nn.Module, recipe: "OptimizerRecipe") -> None:
         """Wrap an objective that holds the model."""
-        self._objective, self._clip = objective, recipe.clip
+        self._objective = objective
         self._optimizer = adamw(objective, recipe)
+        self._optimizer.clip = recipe.clip
 
     @property
     def name(self) -> str:
@@ -92,13 +93,10 @@ class TorchEngine:
             gradients = [part.view_as(p) for part, p in zip(summed, parameters, strict=True)]
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        norm = nn.utils.get_total_norm(gradients)
-        if self._clip:
-            nn.utils.clip_grads_with_norm_(parameters, self._clip, norm)
         set_learning_rate(self._optimizer, learning_rate)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        return norm
+        return self._optimizer.norm
 
     def moments(self) -> dict[str, torch.Tensor]:
         """Both moments of every parameter."""
@@ -117,20 +115,26 @@ def trained(objective: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 class GuardedAdamW(torch.optim.AdamW):
-    """AdamW that leaves everything as it is where a gradient is not finite.
+    """AdamW that clips, and leaves everything as it is where a gradient is not finite.
 
     Whether one is, is found and used on the device: the host reads nothing. torch's fused kernel
     offers this for scaled gradients, under the names used here.
     """
 
+    clip: float = 0.0
+    """Largest global norm of the gradients that `step` takes as they are; 0 for any."""
     found_inf: torch.Tensor
     norm: torch.Tensor
-    """Of the gradients of the last step, as they came in. Shape ()."""
+    """Of the gradients of the last step, before clipping. Shape ()."""
 
     def step(self, closure: Any = None) -> Any:
-        """Update, or not."""
-        held = [p.grad for group in self.param_groups for p in group["params"]]
-        self.norm = nn.utils.get_total_norm([gradient for gradient in held if gradient is not None])
+        """Clip and update, or neither."""
+        parameters = [
+            p for group in self.param_groups for p in group["params"] if p.grad is not None
+        ]
+        self.norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        if self.clip:
+            nn.utils.clip_grads_with_norm_(parameters, self.clip, self.norm)
         self.found_inf = (~torch.isfinite(self.norm)).float()
         return super().step(closure)
 
