@@ -179,7 +179,11 @@ def _begin(
 def _refuse_other(
     run: Run, recipe: PretrainRecipe, corpus_uri: str, snapshot: int | str | None
 ) -> None:
-    given, begun = flat(recipe.model_dump(mode="json")), flat(run.recipe)
+    # The recipe that was begun is parsed anew: settings that came since then have their defaults.
+    given, begun = (
+        flat(each.model_dump(mode="json", exclude={"plan"}))
+        for each in (recipe, run.pretrain_recipe)
+    )
     differing = sorted(key for key in given | begun if given.get(key) != begun.get(key))
     if differing:
         key = differing[0]
@@ -209,7 +213,7 @@ def _launch(
     training = recipe.training
     plan = plan_of(
         -(-run.n_cells // training.cells_per_group),
-        groups_per_step=training.cells_per_step // training.cells_per_group,
+        groups_per_step=run.step_groups,
         epochs=training.epochs,
         steps=training.steps,
     )

@@ -152,9 +152,10 @@ def learning_rate(step: int, n_steps: int, recipe: "OptimizerRecipe") -> float:
 
     Linear warm-up to the peak, then the recipe's decay to 0 just after the last step.
     """
-    if step < recipe.warmup_steps:
-        return recipe.peak_lr * (step + 1) / (recipe.warmup_steps + 1)
-    share = (step - recipe.warmup_steps) / max(1, n_steps - recipe.warmup_steps)
+    warmup = recipe.warmup(n_steps)
+    if step < warmup:
+        return recipe.peak_lr * (step + 1) / (warmup + 1)
+    share = (step - warmup) / max(1, n_steps - warmup)
     if recipe.schedule == "linear":
         return recipe.peak_lr * max(0.0, 1 - share)
     if recipe.schedule == "cosine":

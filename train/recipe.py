@@ -4,8 +4,9 @@ Knows no corpus, no torch and no engine. Shipped recipes lie in `recipes/*.toml`
 """
 
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -14,6 +15,16 @@ from ..platform.configuration import Configuration
 from ..platform.errors import did_you_mean
 from ..platform.recipes import read_recipe
 from .families import FAMILIES
+
+
+def _either(values: Any, usual: str, other: str, *, default: int) -> Any:
+    """Settings with at least one of two that exclude each other: `usual` where neither is given."""
+    if not isinstance(values, dict):
+        return values
+    given = [name for name in (usual, other) if values.get(name) is not None]
+    if len(given) == 2:
+        raise ValueError(f"has both {usual} and {other}; take one of them out of the recipe")
+    return values if given else {**values, usual: default}
 
 
 class DataRecipe(Configuration):
@@ -35,18 +46,40 @@ class VocabularyRecipe(Configuration):
 
     Attributes:
         set: `corpus` (medians of the selected cells, frozen; tokens are the protein-coding and
-            microRNA genes that have one) or an official set: `geneformer-v1`, `geneformer-v2`.
+            microRNA genes that have one), an official set: `geneformer-v1`, `geneformer-v2`, or
+            `checkpoint`: that of the model which `[start]` names, and what a recipe with `[start]`
+            means where it says nothing.
         medians: with `corpus`, a file that `cytolake medians` has made, in place of the medians of
             the selected cells.
     """
 
-    set: Literal["corpus", "geneformer-v1", "geneformer-v2"] = "corpus"
+    set: Literal["corpus", "geneformer-v1", "geneformer-v2", "checkpoint"] = "corpus"
     medians: str | None = None
 
     @model_validator(mode="after")
     def _medians_of_a_corpus(self) -> Self:
         if self.medians is not None and self.set != "corpus":
             raise ValueError(f'`medians` goes with set = "corpus": {self.set} has its own')
+        return self
+
+
+class StartRecipe(Configuration):
+    """Whose weights a run begins with.
+
+    Attributes:
+        checkpoint: a checkpoint's or run's folder, or the name or tracking id of a run; fresh
+            weights where None.
+        moments: begin with its optimizer's moments too: for more of the same. On other cells they
+            are of gradients that are gone.
+    """
+
+    checkpoint: str | None = None
+    moments: bool = False
+
+    @model_validator(mode="after")
+    def _moments_of_a_checkpoint(self) -> Self:
+        if self.moments and self.checkpoint is None:
+            raise ValueError("moments = true, but no `checkpoint` is named to take them from")
         return self
 
 
@@ -114,7 +147,10 @@ class TrainingRecipe(Configuration):
         seed: of weights, order, masks and dropout.
         epochs: passes over the cells; used where `steps` is None.
         steps: number of optimizer steps.
-        cells_per_step: the global batch: cells of one optimizer step over all workers.
+        cells_per_step: the global batch: cells of one optimizer step over all workers; 144 where
+            neither this nor `tokens_per_step` is given.
+        tokens_per_step: the global batch as real tokens, instead: made whole groups of cells at the
+            first start, by the mean number of tokens of a cell, and the same from then on.
         cells_per_group: cells that are read, packed and dealt to a worker together.
         pack_tokens: the most tokens of one pack; at least the encoding's length.
         layout: `packed`: cells end to end, without padding; or `padded`, one cell a row, cells
@@ -128,13 +164,24 @@ class TrainingRecipe(Configuration):
     seed: int = Field(default=42, ge=0)
     epochs: float = Field(default=3, gt=0)
     steps: int | None = Field(default=None, ge=1)
-    cells_per_step: int = Field(default=144, ge=1)
+    cells_per_step: int | None = Field(default=None, ge=1)
+    tokens_per_step: int | None = Field(default=None, ge=1)
     cells_per_group: int = Field(default=12, ge=1)
     pack_tokens: int = Field(default=8192, ge=2)
     layout: Literal["packed", "padded"] = "packed"
     precision: Literal["fp32", "bf16"] = "fp32"
     bad_steps: int = Field(default=5, ge=1)
     log_seconds: float = Field(default=5, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_global_batch(cls, values: Any) -> Any:
+        return _either(values, "cells_per_step", "tokens_per_step", default=144)
+
+    @property
+    def groups_per_step(self) -> int | None:
+        """Groups of one optimizer step; None where the cells' lengths decide."""
+        return None if self.cells_per_step is None else self.cells_per_step // self.cells_per_group
 
 
 class OptimizerRecipe(Configuration):
@@ -143,7 +190,9 @@ class OptimizerRecipe(Configuration):
     Attributes:
         peak_lr: learning rate after the warm-up.
         schedule: `linear` or `cosine` decay to 0 at the last step, or `constant`.
-        warmup_steps: steps of linear warm-up from 0.
+        warmup_steps: steps of linear warm-up from 0; 10,000 where neither this nor `warmup_ratio`
+            is given.
+        warmup_ratio: the same as a share of all steps, instead.
         betas: decay of the two moments.
         epsilon: AdamW's epsilon.
         weight_decay: decoupled decay, of matrices only (no biases, no layer norms).
@@ -152,11 +201,23 @@ class OptimizerRecipe(Configuration):
 
     peak_lr: float = Field(default=1e-3, gt=0)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup_steps: int = Field(default=10_000, ge=0)
+    warmup_steps: int | None = Field(default=None, ge=0)
+    warmup_ratio: float | None = Field(default=None, ge=0, le=1)
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.001, ge=0)
     clip: float = Field(default=1.0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_warmup(cls, values: Any) -> Any:
+        return _either(values, "warmup_steps", "warmup_ratio", default=10_000)
+
+    def warmup(self, n_steps: int) -> int:
+        """Steps of warm-up of a run of `n_steps`; a ratio is rounded up, as Hugging Face does."""
+        if self.warmup_ratio is not None:
+            return ceil(self.warmup_ratio * n_steps)
+        return self.warmup_steps or 0
 
 
 class EngineRecipe(Configuration):
@@ -190,6 +251,19 @@ class CheckpointRecipe(Configuration):
     keep: int = Field(default=2, ge=1)
 
 
+class PlanRecipe(Configuration):
+    """What `--plan` reckons with; nothing of it decides what a run does.
+
+    Attributes:
+        mfu: the share of the peak that is reached, in the model's own operations.
+        peak_tflops: dense bf16 TFLOP/s of one GPU: 989 for H100 SXM and H200 (NVIDIA's data
+            sheets, without sparsity).
+    """
+
+    mfu: float = Field(default=0.35, gt=0, le=1)
+    peak_tflops: float = Field(default=989, gt=0)
+
+
 class PretrainRecipe(Configuration):
     """A pretraining, whole.
 
@@ -202,6 +276,7 @@ class PretrainRecipe(Configuration):
     name: str
     family: str = "geneformer"
     data: DataRecipe = DataRecipe()
+    start: StartRecipe = StartRecipe()
     split: Split | None = None
     vocabulary: VocabularyRecipe = VocabularyRecipe()
     encoding: EncodingRecipe = EncodingRecipe()
@@ -211,6 +286,20 @@ class PretrainRecipe(Configuration):
     optimizer: OptimizerRecipe = OptimizerRecipe()
     engine: EngineRecipe = EngineRecipe()
     checkpoints: CheckpointRecipe = CheckpointRecipe()
+    plan: PlanRecipe = PlanRecipe()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _vocabulary_of_the_start(cls, values: Any) -> Any:
+        """A run that starts from a checkpoint has its vocabulary, where the recipe is silent."""
+        if isinstance(values, dict) and not values.get("vocabulary"):
+            start = values.get("start")
+            named = start.get("checkpoint") if isinstance(start, dict) else start
+            if isinstance(named, StartRecipe):
+                named = named.checkpoint
+            if named is not None:
+                return {**values, "vocabulary": {"set": "checkpoint"}}
+        return values
 
     @field_validator("family")
     @classmethod
@@ -236,12 +325,18 @@ class PretrainRecipe(Configuration):
                 f"training.pack_tokens = {training.pack_tokens}, expected at least "
                 f"encoding.length = {self.encoding.length}: a pack holds whole cells"
             )
+        if self.vocabulary.set == "checkpoint" and self.start.checkpoint is None:
+            raise ValueError('vocabulary.set = "checkpoint", but start.checkpoint names none')
+        if training.cells_per_step is None:
+            return self
         n_groups, rest = divmod(training.cells_per_step, training.cells_per_group)
         if rest or n_groups < workers:
+            least = workers * training.cells_per_group
             raise ValueError(
                 f"training.cells_per_step = {training.cells_per_step} makes {n_groups} groups of "
                 f"{training.cells_per_group} cells with {rest} over; expected whole groups, one "
-                f"or more for each of {workers} workers"
+                f"or more for each of {workers} workers: {least}, or a larger multiple of "
+                f"{training.cells_per_group}"
             )
         return self
 

@@ -15,7 +15,7 @@ import fcntl
 import json
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +43,9 @@ class Run:
         n_cells: number of cells in the list.
         run_id: the run in the tracking store.
         state: where it stands.
+        groups_per_step: groups of cells in one optimizer step; 0 in runs begun before it was kept.
+        tokens_per_cell: the measured mean that decided them; 0 where the recipe says cells.
+        origin: whose weights it began with; empty for fresh ones. See `starting.py`.
     """
 
     name: str
@@ -54,6 +57,14 @@ class Run:
     n_cells: int
     run_id: str
     state: State = "running"
+    groups_per_step: int = 0
+    tokens_per_cell: float = 0.0
+    origin: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def step_groups(self) -> int:
+        """Groups of cells in one optimizer step."""
+        return self.groups_per_step or self.pretrain_recipe.training.groups_per_step or 1
 
     @property
     def pretrain_recipe(self) -> PretrainRecipe:

@@ -91,7 +91,7 @@ def _work(folder: RunFolder) -> LoopEnd:
     training = recipe.training
     plan = plan_of(
         stream.n_groups,
-        groups_per_step=training.cells_per_step // training.cells_per_group,
+        groups_per_step=run.step_groups,
         epochs=training.epochs,
         steps=training.steps,
     )

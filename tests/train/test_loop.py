@@ -103,6 +103,8 @@ def test_the_learning_rate_rises_then_falls_to_zero():
     assert learning_rate(8, 13, cosine) == pytest.approx(OPTIMIZER.peak_lr / 2)
     constant = OPTIMIZER.model_copy(update={"schedule": "constant"})
     assert learning_rate(12, 13, constant) == OPTIMIZER.peak_lr
+    share = OptimizerRecipe(peak_lr=1e-2, warmup_ratio=3 / 13, schedule="linear")
+    assert [learning_rate(step, 13, share) / share.peak_lr for step in range(14)] == rates
 
 
 def test_the_loss_falls(vocabulary: Vocabulary, medians: MediansSet):

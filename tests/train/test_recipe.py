@@ -5,7 +5,7 @@ import pytest
 from cytolake.platform.configuration import parse_values
 from cytolake.platform.errors import RecipeError
 from cytolake.platform.recipes import shipped
-from cytolake.train.recipe import PretrainRecipe, load_recipe
+from cytolake.train.recipe import PretrainRecipe, StartRecipe, load_recipe
 
 
 @pytest.mark.parametrize("name", sorted(shipped("pretrain")))
@@ -55,11 +55,53 @@ def test_a_recipe_can_be_a_file_of_ones_own(tmp_path: Path):
         ({"training": {"cells_per_step": 100}}, "whole groups"),
         ({"training": {"cells_per_step": 12}}, "for each of 2 workers"),
         ({"data": {"part": "train"}}, r"\[split\] has the parts"),
+        ({"training": {"cells_per_step": 24, "tokens_per_step": 9}}, "has both cells_per_step and"),
+        ({"optimizer": {"warmup_steps": 0, "warmup_ratio": 0.1}}, "has both warmup_steps and"),
+        ({"vocabulary": {"set": "checkpoint"}}, r"start\.checkpoint names none"),
+        ({"start": {"moments": True}}, "no `checkpoint` is named"),
         ({"family": "genformer"}, "did you mean 'geneformer'"),
         ({"engine": {"zero_stage": 3}}, "zero_stage"),
     ],
-    ids=["dropout", "heads", "pack", "groups", "workers", "part", "family", "zero"],
+    ids=[
+        *("dropout", "heads", "pack", "groups", "workers", "part"),
+        *("two batches", "two warm-ups", "no start", "no moments", "family", "zero"),
+    ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(tables: dict[str, Any], message: str):
     with pytest.raises(RecipeError, match=message):
         parse_values({"name": "x", **tables}, PretrainRecipe, origin="x.toml")
+
+
+def test_a_global_batch_that_does_not_go_round_is_refused_with_one_that_does():
+    with pytest.raises(RecipeError, match=r"makes 1 groups of 12 .* 2 workers: 24, or a larger"):
+        parse_values({"name": "x", "training": {"cells_per_step": 12}}, PretrainRecipe, origin="x")
+
+
+def test_a_recipe_that_is_silent_has_144_cells_a_step_and_10000_steps_of_warm_up():
+    recipe = PretrainRecipe(name="silent")
+    assert (recipe.training.cells_per_step, recipe.training.groups_per_step) == (144, 12)
+    assert recipe.optimizer.warmup(1_000_000) == 10_000
+
+
+def test_a_warm_up_may_be_a_share_of_the_steps_rounded_up():
+    recipe = parse_values(
+        {"name": "x", "optimizer": {"warmup_ratio": 0.007}}, PretrainRecipe, origin="x"
+    )
+    assert recipe.optimizer.warmup_steps is None
+    assert [recipe.optimizer.warmup(n) for n in (0, 1, 1000, 1001)] == [0, 1, 7, 8]
+
+
+def test_a_batch_in_tokens_leaves_the_groups_to_the_cells():
+    recipe = parse_values(
+        {"name": "x", "training": {"tokens_per_step": 5000}}, PretrainRecipe, origin="x"
+    )
+    assert (recipe.training.cells_per_step, recipe.training.groups_per_step) == (None, None)
+
+
+def test_a_run_that_starts_from_a_checkpoint_has_its_vocabulary_unless_it_says_another():
+    start = {"name": "x", "start": {"checkpoint": "other"}}
+    assert parse_values(start, PretrainRecipe, origin="x").vocabulary.set == "checkpoint"
+    other = {**start, "vocabulary": {"set": "geneformer-v2"}}
+    assert parse_values(other, PretrainRecipe, origin="x").vocabulary.set == "geneformer-v2"
+    again = PretrainRecipe(name="x", start=StartRecipe(checkpoint="other"))
+    assert again == parse_values(start, PretrainRecipe, origin="x")
