@@ -14,6 +14,7 @@ from .corpus_cli import corpus_app
 from .options import (
     AddressOption,
     CorpusOption,
+    SetOption,
     SnapshotOption,
     corpus_uri,
     open_corpus,
@@ -23,6 +24,7 @@ from .options import (
 from .platform.errors import CytolakeError, SettingsError
 from .platform.screen import remarks, results, table
 from .platform.settings import load_settings
+from .training_cli import medians, pretrain
 
 app = typer.Typer(
     name="cytolake",
@@ -39,10 +41,6 @@ recipes_app = typer.Typer(help="Shipped recipes: list, show, copy.", no_args_is_
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(resources_app, name="resources")
 app.add_typer(recipes_app, name="recipes")
-
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Lay a.b=value over the recipe; repeatable.")
-]
 
 
 def main() -> None:
@@ -202,48 +200,11 @@ def sql(
         raise typer.Exit(status)
 
 
-@app.command(
+app.command(
     epilog="Example: cytolake medians --corpus lake --where \"tissue = 'blood'\" "
     "--output blood-medians.json --against geneformer-v1 --plot blood-medians.png"
-)
-def medians(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The set, as JSON.")],
-    corpus: CorpusOption = None,
-    snapshot: SnapshotOption = None,
-    where: Annotated[str | None, typer.Option(help="A condition over `cells`.")] = None,
-    against: Annotated[
-        str | None, typer.Option(help="geneformer-v1, geneformer-v2, or another set's file.")
-    ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Where to draw the comparison.")] = None,
-) -> None:
-    """Freeze the non-zero medians of some cells; a recipe's `vocabulary.medians` names the file."""
-    from .corpus.frozen_medians import make_medians
-
-    lake = open_corpus(corpus, snapshot)
-    for shown in make_medians(lake, output, where, against, plot, settings=load_settings()):
-        results().print(shown)
-
-
-@app.command(epilog="Example: cytolake pretrain geneformer-tiny --corpus lake")
-def pretrain(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe's name.")],
-    corpus: CorpusOption = None,
-    snapshot: SnapshotOption = None,
-    set: SetOption = None,  # noqa: A002 - the option's name
-    address: AddressOption = None,
-) -> None:
-    """Pretrain a model on a corpus. The same command again goes on where a run was stopped."""
-    from .train.job import pretrain as run
-    from .train.recipe import load_recipe
-
-    settings = with_address(load_settings(), address)
-    result = run(
-        corpus_uri(corpus, settings),
-        load_recipe(recipe, overrides=set or ()),
-        settings,
-        snapshot=snapshot,
-    )
-    results().print(result.message, markup=False, soft_wrap=True)
+)(medians)
+app.command(epilog="Example: cytolake pretrain geneformer-v1-10m --corpus lake --plan")(pretrain)
 
 
 @app.command(epilog="Example: cytolake evaluate finetune --corpus lake --set model=my-run")

@@ -100,11 +100,11 @@ def _embed(
 ) -> "Embedding":
     from .corpus.genes import GeneReference
     from .evaluate.embeddings import embed_batches
-    from .evaluate.question import find_model
     from .ingest.job import gene_table
     from .ingest.reading import open_cells
     from .platform.progress import progress
     from .train.checkpoints import load_checkpoint
+    from .train.model_names import find_model
 
     checkpoint = load_checkpoint(find_model(str(model), settings))
     reference = GeneReference.load(gene_table(settings))

@@ -24,6 +24,9 @@ SnapshotOption = Annotated[
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="A Ray cluster; this machine where left out.")
 ]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Lay a.b=value over the recipe; repeatable.")
+]
 
 
 def corpus_uri(given: str | None, settings: Settings) -> str:

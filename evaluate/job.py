@@ -24,9 +24,10 @@ from ..platform.errors import EvaluationError, did_you_mean
 from ..platform.progress import progress
 from ..platform.settings import Settings
 from ..platform.tracking import Tracker, open_run
+from ..train.model_names import find_model
 from .cells import scattered, thinned, units_of
 from .embeddings import arithmetic_threads
-from .question import Question, find_model, prepare
+from .question import Question, prepare
 from .recipe import EvaluationRecipe
 from .results import EvaluationResult
 from .scores import scores_table

@@ -27,7 +27,7 @@ SHELVES = (
     "exports",
 )  # of corpus, upper ones first
 ROOT_FILES = {
-    "__init__.py", "__main__.py", "cli.py", "corpus_cli.py", "options.py",
+    "__init__.py", "__main__.py", "cli.py", "corpus_cli.py", "training_cli.py", "options.py",
     "demo.py", "embedding.py", "exporting.py",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "deepspeed", "ray", "mlflow", "scanpy", "sklearn"}

@@ -9,13 +9,13 @@ from cytolake.corpus import selecting
 from cytolake.corpus.splits import assign
 from cytolake.corpus.store import Corpus
 from cytolake.evaluate.job import evaluate
-from cytolake.evaluate.question import find_model
 from cytolake.evaluate.recipe import EvaluationRecipe
 from cytolake.evaluate.results import EvaluationResult
 from cytolake.platform.errors import CheckpointError, EvaluationError
 from cytolake.platform.session import ray_session
 from cytolake.platform.settings import Settings
 from cytolake.platform.tracking import MemoryTracker
+from cytolake.train.model_names import find_model
 
 from .conftest import Trained, a_recipe
 
