@@ -58,6 +58,7 @@ class CheckpointInfo:
         epoch: passes over the cells done, with decimals.
         run_id: the run in the tracking store.
         versions: of what the training used.
+        origin: whose weights it began with (see `starting.keep_start`); empty for fresh ones.
         format: of the checkpoint's folder.
     """
 
@@ -76,6 +77,7 @@ class CheckpointInfo:
     epoch: float
     run_id: str = ""
     versions: dict[str, str] = field(default_factory=dict[str, str])
+    origin: dict[str, Any] = field(default_factory=dict[str, Any])
     format: int = FORMAT
 
     @property

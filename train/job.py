@@ -25,15 +25,17 @@ from ..platform.configuration import flat
 from ..platform.errors import CytolakeError, TrainingError
 from ..platform.places import absolute_uri
 from ..platform.progress import Bar, progress
+from ..platform.screen import remarks
 from ..platform.session import ray_session
 from ..platform.settings import Settings
 from ..platform.tracking import Tracker, open_run
 from .checkpoints import newest_checkpoint, read_info
 from .curves import training_curves
 from .feeding import plan_of
+from .preparing import prepare
 from .recipe import PretrainRecipe
 from .runs import Run, RunFolder
-from .vocabularies import vocabulary_and_medians
+from .starting import keep_start
 from .worker import selection_of, versions, work
 
 _LOOK_INTERVAL_S = 0.5
@@ -138,8 +140,12 @@ def _begin(
 ) -> Run:
     corpus = Corpus.open(corpus_uri, snapshot=snapshot)
     selection = selection_of(recipe, corpus)
-    vocabulary, medians = vocabulary_and_medians(recipe, corpus, selection, settings)
+    prepared = prepare(recipe, corpus, selection, settings)
+    vocabulary, medians, start = prepared.vocabulary, prepared.medians, prepared.start
+    if (measured := prepared.measured) is not None and measured.share < 1:
+        remarks().print(measured.text, markup=False, soft_wrap=True)
     folder.freeze_genes(vocabulary, medians)
+    moments = recipe.start.moments
     run = Run(
         name=folder.path.name,
         recipe=recipe.model_dump(mode="json"),
@@ -149,6 +155,9 @@ def _begin(
         selection_digest=selection.digest,
         n_cells=selection.n_cells,
         run_id=tracker.run_id,
+        groups_per_step=prepared.groups_per_step,
+        tokens_per_cell=prepared.lengths.mean if prepared.lengths else 0.0,
+        origin=keep_start(start, folder.path, moments=moments) if start else {},
     )
     data, uri = recipe.data, str(folder.path)
     corpus.record_use("pretrain", run.name, where=data.where, part=data.part, uri=uri)
@@ -162,6 +171,7 @@ def _begin(
             "vocabulary.size": vocabulary.size,
             "vocabulary.digest": vocabulary.digest,
             "medians.digest": medians.digest,
+            **prepared.remarks,
             **{f"version.{name}": value for name, value in versions().items()},
         }
     )
@@ -179,18 +189,7 @@ def _begin(
 def _refuse_other(
     run: Run, recipe: PretrainRecipe, corpus_uri: str, snapshot: int | str | None
 ) -> None:
-    # The recipe that was begun is parsed anew: settings that came since then have their defaults.
-    given, begun = (
-        flat(each.model_dump(mode="json", exclude={"plan"}))
-        for each in (recipe, run.pretrain_recipe)
-    )
-    differing = sorted(key for key in given | begun if given.get(key) != begun.get(key))
-    if differing:
-        key = differing[0]
-        raise TrainingError(
-            f"the run {run.name} was begun with {key} = {begun.get(key)!r}, the recipe now says "
-            f"{given.get(key)!r} ({len(differing)} settings differ); give it another name"
-        )
+    run.refuse_other_recipe(recipe)
     now = Corpus.open(corpus_uri, snapshot)
     if now.uuid != run.corpus_uuid or (snapshot is not None and now.snapshot != run.snapshot):
         raise TrainingError(

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from ..corpus.medians import MediansSet
 from ..corpus.vocabularies import Vocabulary
-from ..platform.configuration import parse_values
+from ..platform.configuration import flat, parse_values
 from ..platform.errors import TrainingError
 from ..platform.storage import write_durably
 from .recipe import PretrainRecipe
@@ -70,6 +70,25 @@ class Run:
     def pretrain_recipe(self) -> PretrainRecipe:
         """The recipe, parsed."""
         return parse_values(self.recipe, PretrainRecipe, origin=f"recipe of run {self.name}")
+
+    def refuse_other_recipe(self, recipe: PretrainRecipe) -> None:
+        """Refuse to go on with another recipe; what `--plan` reckons with is not part of it.
+
+        Raises:
+            TrainingError: a setting differs from the one that the run was begun with.
+        """
+        # Both are parsed by the code of today: settings that came since then have their defaults.
+        given, begun = (
+            flat(each.model_dump(mode="json", exclude={"plan"}))
+            for each in (recipe, self.pretrain_recipe)
+        )
+        differing = sorted(key for key in given | begun if given.get(key) != begun.get(key))
+        if differing:
+            key = differing[0]
+            raise TrainingError(
+                f"the run {self.name} was begun with {key} = {begun.get(key)!r}, the recipe now "
+                f"says {given.get(key)!r} ({len(differing)} settings differ); give it another name"
+            )
 
 
 class RunFolder:

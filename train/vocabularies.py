@@ -1,6 +1,7 @@
 """The vocabulary and medians that a recipe asks for. Knows the corpus's genes; knows no model."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..corpus.frozen_medians import read_medians
 from ..corpus.medians import MediansSet, medians_of, official_medians
@@ -12,21 +13,35 @@ from ..platform.resources import find
 from ..platform.settings import Settings
 from .recipe import PretrainRecipe
 
+if TYPE_CHECKING:
+    from .starting import Start
+
 
 def vocabulary_and_medians(
-    recipe: PretrainRecipe, corpus: Corpus, selection: Selection, settings: Settings
+    recipe: PretrainRecipe,
+    corpus: Corpus,
+    selection: Selection,
+    settings: Settings,
+    start: "Start | None" = None,
 ) -> tuple[Vocabulary, MediansSet]:
     """Build or find what the recipe's `[vocabulary]` names.
 
     For `corpus`: the medians of the selected cells, and as tokens the protein-coding and microRNA
-    genes that have one, in the order of their ids (as the official vocabularies are).
+    genes that have one, in the order of their ids (as the official vocabularies are). For
+    `checkpoint`: those of `start`, which is looked for where it is not given.
 
     Raises:
         VocabularyError: no gene of the cells is protein-coding or a microRNA.
         ResourceError: an official set is out of reach.
+        CheckpointError: the checkpoint is.
     """
     name = recipe.vocabulary.set
-    if name != "corpus":
+    if name == "checkpoint":
+        from .starting import find_start
+
+        if (start := start or find_start(recipe, settings)) is not None:
+            return start.vocabulary, start.medians
+    elif name != "corpus":
         return official_set(name, settings)
     if recipe.vocabulary.medians is not None:
         medians = read_medians(Path(recipe.vocabulary.medians).expanduser())

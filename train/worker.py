@@ -37,6 +37,7 @@ from .models.packed_attention import kernel_for
 from .objectives.masked_genes import MaskedGenes
 from .recipe import PretrainRecipe
 from .runs import Run, RunFolder
+from .starting import load_start, steps_before
 
 _STOP_INTERVAL_S = 0.2
 
@@ -75,12 +76,13 @@ def _work(folder: RunFolder) -> LoopEnd:
     family = FAMILIES[recipe.family]
     model = family.model(recipe, vocabulary, recipe.training.seed)
     start = _resume_weights(folder, model)
+    moments = {} if start else load_start(folder.path, run.origin, model)
     torch.nn.Module.to(model, device)  # in place; transformers' own `to` is typed as a method
     objective = family.objective(model, recipe, vocabulary)
     engine = _engine(recipe, objective)
-    if start is not None:
-        engine.restore(load_moments(start), read_info(start).step)
     n_done = read_info(start).step if start else 0
+    if start is not None or moments:
+        engine.restore(load_moments(start) if start else moments, n_done + steps_before(run.origin))
     folder.write_record(this_rank(), _record(recipe, engine, device, n_done))
     stream = Stream(
         corpus,
@@ -218,6 +220,7 @@ def _info(
         epoch=step / plan.steps_per_epoch,
         run_id=run.run_id,
         versions=versions(),
+        origin=run.origin,
     )
 
 
