@@ -45,13 +45,24 @@ def pretrain(
     corpus: CorpusOption = None,
     snapshot: SnapshotOption = None,
     set: SetOption = None,  # noqa: A002 - the option's name
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what it would cost; nothing starts.")
+    ] = False,
     address: AddressOption = None,
 ) -> None:
     """Pretrain a model on a corpus. The same command again goes on where a run was stopped."""
-    from .train.job import pretrain as run
     from .train.recipe import load_recipe
 
     settings = with_address(load_settings(), address)
+    if plan:
+        from .train.planning import plan_cost
+
+        opened = open_corpus(corpus, snapshot) if corpus or settings.corpus else None
+        cost = plan_cost(load_recipe(recipe, overrides=set or ()), settings, opened)
+        results().print(cost.table())
+        return
+    from .train.job import pretrain as run
+
     result = run(
         corpus_uri(corpus, settings),
         load_recipe(recipe, overrides=set or ()),

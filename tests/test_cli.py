@@ -66,6 +66,18 @@ def test_settings_may_name_the_corpus(run: Run, fake_corpus: Corpus, tmp_path: P
     assert status == 0 and "6" in shown
 
 
+def test_a_pretraining_can_be_planned_without_starting_it(
+    run: Run, fake_corpus: Corpus, tmp_path: Path
+) -> None:
+    words = ["pretrain", "geneformer-tiny", "--plan", "--corpus", fake_corpus.uri]
+    status, shown, _ = run(*words, "--set", "training.steps=7")
+    assert status == 0
+    assert "| steps " in shown and "training.steps; 35 cell passes" in shown
+    assert not (tmp_path / "home").exists()
+    status, _, said = run("pretrain", "geneformer-tiny", "--plan")
+    assert status == 1 and "give --corpus to plan it" in said
+
+
 @pytest.mark.parametrize("format_name", ["csv", "json", "table"])
 def test_an_answer_comes_in_the_format_asked_for(
     run: Run, fake_corpus: Corpus, format_name: str
