@@ -1,5 +1,6 @@
 """Checkpoints: a Hugging Face folder with vocabulary, medians, recipe and resume state beside it.
 
+    README.md                        the model card: data, settings, scores so far, limits
     config.json, model.safetensors   what stock `BertForMaskedLM.from_pretrained` reads
     vocabulary.json, medians.json    what turns cells into tokens, whole
     cytolake.json                    where it comes from: recipe, snapshot, split, step, versions
@@ -13,7 +14,7 @@ drawn from (seed, step, cell), and the learning rate is a function of the step.
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from ..platform.errors import CheckpointError, NewerFormatError, StorageError
 from ..platform.storage import sha256_file, sync_file, sync_folder, write_durably
 from .encodings.rank_value import RankValueEncoding
 from .families import FAMILIES
+from .model_card import model_card
 from .models.bert import PackedBert, fresh_bert
 from .recipe import PretrainRecipe
 
@@ -119,6 +121,7 @@ def save_checkpoint(
     info: CheckpointInfo,
     moments: Mapping[str, torch.Tensor] | None = None,
     keep: int = 2,
+    reports: Sequence[Mapping[str, float]] = (),
 ) -> Path:
     """Write a checkpoint into `folder`, then let all but the newest `keep` go.
 
@@ -130,6 +133,7 @@ def save_checkpoint(
         info: where the model comes from; its step names the checkpoint.
         moments: the optimizer's, for resuming; may be left out.
         keep: how many checkpoints stay.
+        reports: what the run has said so far, for the model card.
 
     Returns:
         The checkpoint's folder.
@@ -143,7 +147,7 @@ def save_checkpoint(
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir()
-        _write_files(making, model, vocabulary, medians, info, moments)
+        _write_files(making, model, vocabulary, medians, info, moments, reports)
         listed = {
             path.name: {"n_bytes": path.stat().st_size, "sha256": sha256_file(path)}
             for path in sorted(making.iterdir())
@@ -307,6 +311,7 @@ def _write_files(
     medians: MediansSet,
     info: CheckpointInfo,
     moments: Mapping[str, torch.Tensor] | None,
+    reports: Sequence[Mapping[str, float]],
 ) -> None:
     config = {**model.config.to_dict(), "architectures": ["BertForMaskedLM"]}
     texts = {
@@ -314,6 +319,13 @@ def _write_files(
         "vocabulary.json": vocabulary.to_json(),
         "medians.json": medians.to_json(),
         "cytolake.json": json.dumps(asdict(info), indent=2),
+        "README.md": model_card(
+            info,
+            vocabulary=vocabulary,
+            medians=medians,
+            n_parameters=sum(p.numel() for p in model.parameters()),
+            reports=reports,
+        ),
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")

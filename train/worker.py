@@ -121,6 +121,7 @@ def _work(folder: RunFolder) -> LoopEnd:
                 info=_info(run, recipe, plan, step, digests),
                 moments=moments,
                 keep=recipe.checkpoints.keep,
+                reports=folder.metrics(),
             )
         _wait_for_all()
 

@@ -1,0 +1,150 @@
+"""The card beside a checkpoint says where the model comes from, and what it is not good for."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cytolake.corpus.medians import MediansSet
+from cytolake.corpus.store import Corpus
+from cytolake.corpus.vocabularies import Vocabulary
+from cytolake.train.checkpoints import CheckpointInfo, check_files, load_checkpoint
+from cytolake.train.model_card import model_card
+from transformers import BertForMaskedLM
+
+from .corpora import small_corpus
+from .tiny_runs import recipe, runner
+
+SPLIT = {"kind": "donors", "fractions": {"seen": 0.5, "unseen": 0.5}}
+
+
+@pytest.fixture
+def info(vocabulary: Vocabulary, medians: MediansSet) -> CheckpointInfo:
+    given = recipe(split=SPLIT, data={"part": "seen", "where": "tissue = 'a|b'"})
+    return CheckpointInfo(
+        family="geneformer",
+        recipe=given.model_dump(mode="json"),
+        length=40,
+        snapshot=3,
+        corpus_uuid="the-corpus",
+        where="tissue = 'a|b'",
+        part="seen",
+        selection_digest="the-selection",
+        n_cells=12_345,
+        vocabulary_digest=vocabulary.digest,
+        medians_digest=medians.digest,
+        step=1200,
+        epoch=2.5,
+        versions={"torch": "2.13.0"},
+    )
+
+
+def report(step: int, **more: float) -> dict[str, float]:
+    return {"step": step, "loss": 5.0 - step / 1000, "accuracy": 0.125, **more}
+
+
+@pytest.fixture
+def card(info: CheckpointInfo, vocabulary: Vocabulary, medians: MediansSet):
+    def make(*reports: dict[str, float], **changes: Any) -> str:
+        return model_card(
+            replace(info, **changes),
+            vocabulary=vocabulary,
+            medians=medians,
+            n_parameters=10_288_722,
+            reports=reports,
+        )
+
+    return make
+
+
+def test_a_card_says_what_was_learnt_from_and_with_which_genes(card, info: CheckpointInfo):
+    text = card()
+    for words in (
+        "10,288,722 parameters",
+        "12,345 cells; 2.5 passes",
+        "| corpus | the-corpus |",
+        "| snapshot | 3 |",
+        "| query | `tissue = 'a\\|b'` |",
+        "| part of the split | seen |",
+        "fractions.unseen = 0.5",
+        "| selection digest | the-selection |",
+        f"| vocabulary digest | {info.vocabulary_digest} |",
+        f"| medians digest | {info.medians_digest} |",
+        "| tokens | 62, of which 2 special |",
+        "| optimizer.peak_lr | 0.01 |",
+        "| torch | 2.13.0 |",
+    ):
+        assert words in text, words
+
+
+def test_scores_are_those_of_the_last_report_up_to_the_checkpoint(card):
+    text = card(report(1000), report(1200), report(1300))
+    assert "3.8000 nats" in text and "step 1,200" in text and "12.50%" in text
+    assert "It was not validated while it was trained" in text
+    assert "None: no report was made" in card()
+    assert "None: no report was made" in card(report(1300))
+
+
+def test_validation_is_shown_where_there_was_one(card):
+    text = card(report(1000, validation_loss=4.25), report(1100))
+    assert "| validation loss | 4.2500, step 1,000 |" in text
+    assert "not validated" not in text
+
+
+def test_a_model_that_saw_every_cell_says_that_nothing_was_held_out(card):
+    assert "No cell of the query was held out" in card(part=None)
+    assert "No cell of the query was held out" not in card()
+
+
+def test_a_continued_run_says_whose_weights_it_began_with(card):
+    origin = {"step": 20, "run_id": "abc", "snapshot": 2, "corpus_uuid": "old", "moments": False}
+    assert "weights of step 20 of run abc, trained on snapshot 2 of corpus old" in card(
+        origin=origin
+    )
+    assert "begun with" not in card()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("card")
+    corpus: Corpus = small_corpus(folder / "corpus")
+    result, _ = runner(corpus, folder)(recipe())
+    assert result.checkpoint is not None
+    return result.checkpoint
+
+
+def test_every_checkpoint_of_a_run_has_its_card_and_the_card_is_checked(checkpoint: Path):
+    text = (checkpoint / "README.md").read_text()
+    assert "# small, step 20" in text and "nats" in text and "step 20" in text
+    listed = json.loads((checkpoint / "checkpoint.json").read_text())["files"]
+    assert "README.md" in listed
+    check_files(checkpoint)
+
+
+def test_the_lines_of_the_card_load_the_model(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    import torch
+
+    text = (checkpoint / "README.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    monkeypatch.chdir(checkpoint)
+    names: dict[str, Any] = {"tokens": torch.tensor([[2, 5, 3]])}
+    exec(code, names)
+    assert type(names["model"]) is BertForMaskedLM
+    assert names["states"].shape == (1, 3, 16)
+
+
+def test_a_checkpoint_without_a_card_is_read_as_before(checkpoint: Path, tmp_path: Path):
+    old = Path(shutil.copytree(checkpoint, tmp_path / checkpoint.name))
+    (old / "README.md").unlink()
+    listed = json.loads((old / "checkpoint.json").read_text())
+    del listed["files"]["README.md"]
+    (old / "checkpoint.json").write_text(json.dumps(listed))
+    info = json.loads((old / "cytolake.json").read_text())
+    del info["origin"]
+    (old / "cytolake.json").write_text(json.dumps(info))
+    del listed["files"]["cytolake.json"]
+    (old / "checkpoint.json").write_text(json.dumps(listed))
+    assert (load_checkpoint(old).info.step, load_checkpoint(old).info.origin) == (20, {})
