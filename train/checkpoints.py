@@ -92,6 +92,21 @@ class CheckpointInfo:
         """The recipe, parsed."""
         return parse_values(self.recipe, PretrainRecipe, origin="the checkpoint's recipe")
 
+    def refuse_other_genes(self, place: Path, vocabulary: Vocabulary, medians: MediansSet) -> None:
+        """Refuse files beside the weights that are not those of the training.
+
+        Raises:
+            CheckpointError: a digest is not the one that was written down.
+        """
+        for name, found, expected in (
+            ("vocabulary", vocabulary.digest, self.vocabulary_digest),
+            ("medians", medians.digest, self.medians_digest),
+        ):
+            if found != expected:
+                raise CheckpointError(
+                    f"{place}: its {name} is {found:.12}, the model was trained with {expected:.12}"
+                )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
@@ -237,14 +252,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     info = read_info(place)
     vocabulary = Vocabulary.from_json((place / "vocabulary.json").read_text(encoding="utf-8"))
     medians = MediansSet.from_json((place / "medians.json").read_text(encoding="utf-8"))
-    for name, found, expected in (
-        ("vocabulary", vocabulary.digest, info.vocabulary_digest),
-        ("medians", medians.digest, info.medians_digest),
-    ):
-        if found != expected:
-            raise CheckpointError(
-                f"{place}: its {name} is {found:.12}, the model was trained with {expected:.12}"
-            )
+    info.refuse_other_genes(place, vocabulary, medians)
     model = fresh_bert(BertConfig.from_json_file(place / "config.json"), seed=0)
     load_weights(model, place)
     encoding = FAMILIES[info.family].encoding(vocabulary, medians, info.length)

@@ -73,6 +73,7 @@ def find_start(recipe: PretrainRecipe, settings: Settings) -> Start | None:
         vocabulary=Vocabulary.from_json((place / "vocabulary.json").read_text(encoding="utf-8")),
         medians=MediansSet.from_json((place / "medians.json").read_text(encoding="utf-8")),
     )
+    start.info.refuse_other_genes(place, start.vocabulary, start.medians)
     _refuse_other_shape(recipe, start)
     if recipe.start.moments and not (place / _MOMENTS).exists():
         raise CheckpointError(
