@@ -28,6 +28,9 @@ from .vocabularies import official_set
 from .worker import selection_of
 
 MILLION = 1_000_000
+CHUNK_OF_GPU = 4096
+"""Rows that are scored together on a GPU (`objectives.masked_genes`); a CPU takes fewer."""
+
 _FLOAT = 4
 _AROUND = ("<cls>", "<eos>")
 
@@ -122,8 +125,9 @@ class Cost:
             "gradients": _FLOAT * n,
             "moments": 2 * _FLOAT * n // (engine.workers if zero else 1),
             "activations of a pack": training.pack_tokens * activation_bytes(self.recipe),
-            # Once as scores, once as their gradient or as log-probabilities.
-            "logits of a pack's hidden rows": round(2 * _FLOAT * rows * self.shape.vocabulary_size),
+            "scores of a chunk of hidden rows": chunk_bytes(
+                min(round(rows), CHUNK_OF_GPU), self.shape.width, self.shape.vocabulary_size
+            ),
         }
 
     @property
@@ -197,8 +201,8 @@ class Cost:
             else "whole in each worker",
             "activations of a pack": f"{training.pack_tokens:,} tokens, {training.precision}; as "
             "autograd keeps them on a CPU",
-            "logits of a pack's hidden rows": f"{self.recipe.objective.share:.0%} of its tokens, "
-            "fp32, twice",
+            "scores of a chunk of hidden rows": f"at most {CHUNK_OF_GPU:,} rows, fp32, thrice; and "
+            "the decoder's gradient",
         }
         rows = [
             (f"memory: {name}", as_bytes(n), how.get(name, "fp32")) for name, n in parts.items()
@@ -313,6 +317,19 @@ def plan_cost(recipe: PretrainRecipe, settings: Settings, corpus: Corpus | None 
         data=data,
         measured=measured,
     )
+
+
+def chunk_bytes(n_rows: int, width: int, vocabulary_size: int) -> int:
+    """What `linear_cross_entropy` holds besides states: a chunk's scores, powers and gradient.
+
+    The decoder's gradient is made beside the one that the step adds it to.
+
+    Args:
+        n_rows: scored rows of a chunk.
+        width: of a hidden state.
+        vocabulary_size: number of tokens.
+    """
+    return _FLOAT * (3 * n_rows * vocabulary_size + vocabulary_size * width)
 
 
 def activation_bytes(recipe: PretrainRecipe) -> int:

@@ -28,7 +28,7 @@ from .linear_cross_entropy import graded, linear_cross_entropy
 PAD, MASK = 0, 1
 
 _CHUNK = {True: 256, False: 4096}
-"""Rows that are scored together, on a CPU or not: a chunk's scores stay in its cache."""
+"""Rows that are scored together, on a CPU or not: a CPU keeps a chunk's scores near."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
