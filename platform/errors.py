@@ -23,6 +23,7 @@ CytolakeError                  anything cytolake says no to; `str()` is the whol
 ├── VocabularyError            genes, tokens and medians that do not fit each other
 ├── CheckpointError            a checkpoint is incomplete, damaged or of another kind
 ├── TrainingError              a training that cannot go on
+├── TrackingError              the tracking store cannot be reached, or refuses
 └── EvaluationError            a question that this model or these cells cannot answer
 """
 
@@ -112,6 +113,10 @@ class CheckpointError(CytolakeError):
 
 class TrainingError(CytolakeError):
     """A training cannot go on."""
+
+
+class TrackingError(CytolakeError):
+    """The tracking store cannot be reached, or refuses what it is told."""
 
 
 class EvaluationError(CytolakeError):

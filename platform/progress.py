@@ -19,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 LINE_INTERVAL_S = 30.0
 
@@ -29,11 +30,26 @@ class Bar:
     def __init__(self, title: str, total: float | None, unit: str, live: Progress | None) -> None:
         """Start at zero; `live` is the terminal's display, None where there is no terminal."""
         self._title, self._total, self._unit, self._live = title, total, unit, live
-        self._done, self._note = 0.0, ""
+        self._done, self._before, self._note = 0.0, 0.0, ""
         self._began = self._spoke = time.monotonic()
         self._task: TaskID | None = None
         if live is not None:
             self._task = live.add_task(title, total=total, rate="", note="")
+
+    def start_from(self, amount: float) -> None:
+        """Say that `amount` was done before: rate and ETA count from here and now."""
+        self._done = self._before = amount
+        self._began = time.monotonic()
+        if self._live is not None and self._task is not None:
+            self._live.reset(self._task, completed=int(amount), rate="", note=self._note)
+
+    def say(self, text: str) -> None:
+        """Say a line at once that stays: above the bar, or among the lines."""
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            sys.stderr.write(f"{self._title}: {text}\n")
+            sys.stderr.flush()
 
     def advance(self, amount: float = 1) -> None:
         """Say that `amount` more of the unit is done."""
@@ -48,7 +64,7 @@ class Bar:
     @property
     def rate(self) -> float:
         """Units a second since the start."""
-        return self._done / max(time.monotonic() - self._began, 1e-9)
+        return (self._done - self._before) / max(time.monotonic() - self._began, 1e-9)
 
     def _show(self) -> None:
         decimals = 0 if self.rate >= 10 else 2
@@ -64,10 +80,18 @@ class Bar:
         line = f"{self._title}: {self._done:,.0f}"
         if self._total:
             left = max(self._total - self._done, 0) / max(self.rate, 1e-9)
-            line += f" of {self._total:,.0f} {self._unit}, {words}, {left:,.0f} s left"
+            line += f" of {self._total:,.0f} {self._unit}, {words}, {duration(left)} left"
         else:
             line += f" {self._unit}, {words}"
         return f"{line}  {self._note}".rstrip()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `45 s`, `12 min`, `11 h 20 min`."""
+    if seconds < 120:
+        return f"{seconds:,.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
 @contextmanager
@@ -95,7 +119,11 @@ def progress(
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
+        TextColumn(
+            "{task.fields[note]}",
+            style="dim",
+            table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+        ),
     )
     with Progress(*columns, console=console, transient=False) as live:
         yield Bar(title, total, unit, live)

@@ -124,7 +124,8 @@ def test_what_format_2_knows_besides_is_read(copy) -> None:
 @pytest.mark.parametrize("folder", CHECKPOINTS, ids=lambda path: path.name)
 def test_a_checkpoint_gives_the_states_that_it_gave(folder: Path) -> None:
     from cytolake.evaluate.embeddings import cell_states
-    from cytolake.train.checkpoints import load_checkpoint, newest_checkpoint
+    from cytolake.train.checkpoints import load_checkpoint
+    from cytolake.train.retention import newest_checkpoint
 
     expected = json.loads((folder / "expected.json").read_text())
     counts_cg = np.array(expected["counts"], dtype=np.uint32)

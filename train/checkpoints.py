@@ -5,9 +5,11 @@
     vocabulary.json, medians.json    what turns cells into tokens, whole
     cytolake.json                    where it comes from: recipe, snapshot, split, step, versions
     training.safetensors             the optimizer's moments, whole, whatever the number of ranks
+    validation.json                  loss and accuracy on held-out cells, where they were asked
     checkpoint.json                  written last: size and SHA-256 of every file above
 
-Knows no Ray and no engine. A folder is made beside its place and renamed when it is whole.
+Knows no Ray and no engine. A folder is made beside its place and renamed when it is whole; which
+ones stay: `retention.py`.
 Nothing is pickled. There is no state of random generators to keep: masks, order and dropout are
 drawn from (seed, step, cell), and the learning rate is a function of the step.
 """
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig
 
@@ -28,15 +31,26 @@ from ..corpus.splits import Split
 from ..corpus.vocabularies import Vocabulary
 from ..platform.configuration import parse_values
 from ..platform.errors import CheckpointError, NewerFormatError, StorageError
-from ..platform.storage import sha256_file, sync_file, sync_folder, write_durably
+from ..platform.faults import durable
+from ..platform.storage import sha256_file, sync_file, write_durably
 from .encodings.rank_value import RankValueEncoding
 from .families import FAMILIES
 from .model_card import model_card
 from .models.bert import PackedBert, fresh_bert
 from .recipe import PretrainRecipe
+from .retention import (
+    SCORES,
+    checkpoint_at,
+    checkpoints_in,
+    folder_name,
+    making_name,
+    publish_checkpoint,
+    retain,
+    scores_text,
+    set_aside,
+)
 
 FORMAT = 1
-_PREFIX = "step-"
 _TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
 
 
@@ -135,10 +149,13 @@ def save_checkpoint(
     medians: MediansSet,
     info: CheckpointInfo,
     moments: Mapping[str, torch.Tensor] | None = None,
+    weights: Mapping[str, torch.Tensor] | None = None,
+    scores: Mapping[str, float] | None = None,
     keep: int = 2,
     reports: Sequence[Mapping[str, float]] = (),
+    keep_best: bool = True,
 ) -> Path:
-    """Write a checkpoint into `folder`, then let all but the newest `keep` go.
+    """Write a checkpoint into `folder`, then let all but the newest `keep` go, and the best.
 
     Args:
         folder: the run's folder of checkpoints.
@@ -147,8 +164,11 @@ def save_checkpoint(
         medians: the model's.
         info: where the model comes from; its step names the checkpoint.
         moments: the optimizer's, for resuming; may be left out.
+        weights: copies that `weights_of` took, where the model goes on learning meanwhile.
+        scores: what held-out cells said, with `validation_loss`; may be left out.
         keep: how many checkpoints stay.
         reports: what the run has said so far, for the model card.
+        keep_best: whether the best by validation loss stays besides.
 
     Returns:
         The checkpoint's folder.
@@ -156,13 +176,17 @@ def save_checkpoint(
     Raises:
         CheckpointError: the disk is full or the folder cannot be written; none is left half-made.
     """
-    place = folder / f"{_PREFIX}{info.step:08d}"
-    making = folder / f".{place.name}.making"
+    place = folder / folder_name(info.step)
+    making = folder / making_name(info.step)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir()
-        _write_files(making, model, vocabulary, medians, info, moments, reports)
+        with durable("checkpoint/write"):
+            kept = weights if weights is not None else weights_of(model)
+            _write_files(making, model, vocabulary, medians, info, kept, moments, reports)
+            if scores is not None:
+                (making / SCORES).write_text(scores_text(scores), encoding="utf-8")
         listed = {
             path.name: {"n_bytes": path.stat().st_size, "sha256": sha256_file(path)}
             for path in sorted(making.iterdir())
@@ -170,43 +194,53 @@ def save_checkpoint(
         for path in making.iterdir():
             sync_file(path)
         text = json.dumps({"format": FORMAT, "files": listed}, indent=2)
-        write_durably(making / "checkpoint.json", text.encode())
-        shutil.rmtree(place, ignore_errors=True)  # the same step again, after a resume
-        making.rename(place)
-        sync_folder(folder)
-    except (OSError, StorageError) as error:
+        write_durably(making / "checkpoint.json", text.encode(), "checkpoint/list")
+        publish_checkpoint(making, place)
+        retain(folder, keep, keep_best=keep_best)
+    except (OSError, StorageError, SafetensorError) as error:
         shutil.rmtree(making, ignore_errors=True)
         raise CheckpointError(
             f"{place}: cannot be written: {error}; the checkpoints before it are whole. Make room "
             "or give another home, then run the same command again"
         ) from error
-    for old in checkpoints_in(folder)[:-keep]:
-        shutil.rmtree(old)
     return place
 
 
-def checkpoints_in(folder: Path) -> list[Path]:
-    """The complete checkpoints of a folder, oldest first; those half-made are not seen."""
-    return sorted(
-        path for path in folder.glob(f"{_PREFIX}*") if (path / "checkpoint.json").exists()
-    )
+def weights_of(model: PackedBert) -> dict[str, torch.Tensor]:
+    """Copies of a model's weights on the host, tied ones once, under Hugging Face's names."""
+    return {
+        name: value.detach().to("cpu", copy=True).contiguous()
+        for name, value in model.state_dict().items()
+        if name not in _TIED
+    }
 
 
-def newest_checkpoint(path: Path) -> Path:
-    """The checkpoint that a path names: itself, or the newest of a run's folder.
+def newest_sound(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint whose files are what was written; damaged ones are set aside.
+
+    Returns:
+        The checkpoint, None where there is none at all; and what was found at newer ones.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there are checkpoints, and none of them is sound.
+        NewerFormatError: a newer cytolake wrote one.
     """
-    if (path / "checkpoint.json").exists():
-        return path
-    for folder in (path, path / "checkpoints"):
-        if found := checkpoints_in(folder):
-            return found[-1]
-    raise CheckpointError(
-        f"{path}: holds no complete checkpoint; expected a folder with checkpoint.json, or a run's "
-        "folder with checkpoints/step-*"
-    )
+    found, passed_over = checkpoints_in(folder), list[str]()
+    for place in reversed(found):
+        try:
+            check_files(place)
+        except CheckpointError as error:
+            passed_over.append(f"{place.name} was passed over: {error}")
+            continue
+        for damaged in found[len(found) - len(passed_over) :]:
+            set_aside(damaged)
+        return place, passed_over
+    if found:
+        raise CheckpointError(
+            f"{folder}: none of {len(found)} checkpoints is sound: {passed_over[0]}. Put a copy in "
+            "its place, or remove the run's folder to begin anew"
+        )
+    return None, []
 
 
 def check_files(place: Path) -> None:
@@ -230,24 +264,28 @@ def check_files(place: Path) -> None:
         if not path.is_file() or path.stat().st_size != expected["n_bytes"]:
             found = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
             raise CheckpointError(
-                f"{path}: {found}, expected {expected['n_bytes']} bytes; remove {place.name} to "
-                "use the checkpoint before it"
+                f"{path}: {found}, expected {expected['n_bytes']} bytes; use the checkpoint "
+                f"before {place.name}: the run's command goes on from it"
             )
         if sha256_file(path) != expected["sha256"]:
             raise CheckpointError(
-                f"{path}: its bytes have changed since it was written; remove {place.name} to use "
-                "the checkpoint before it"
+                f"{path}: its bytes have changed since it was written; use the checkpoint before "
+                f"{place.name}: the run's command goes on from it"
             )
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Load a checkpoint, or the newest one of a run's folder; every file is checked.
+    """Load a checkpoint; every file is checked.
+
+    Args:
+        path: its folder; a run's folder for the newest, or that with `@best` after it for the one
+            with the least validation loss.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
         NewerFormatError: a newer cytolake wrote it.
     """
-    place = newest_checkpoint(Path(path))
+    place = checkpoint_at(Path(path))
     check_files(place)
     info = read_info(place)
     vocabulary = Vocabulary.from_json((place / "vocabulary.json").read_text(encoding="utf-8"))
@@ -318,6 +356,7 @@ def _write_files(
     vocabulary: Vocabulary,
     medians: MediansSet,
     info: CheckpointInfo,
+    weights: Mapping[str, torch.Tensor],
     moments: Mapping[str, torch.Tensor] | None,
     reports: Sequence[Mapping[str, float]],
 ) -> None:
@@ -337,13 +376,8 @@ def _write_files(
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    weights = {
-        name: value.detach().cpu().contiguous()
-        for name, value in model.state_dict().items()
-        if name not in _TIED
-    }
     # transformers reads only files that say "pt".
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(dict(weights), folder / "model.safetensors", metadata={"format": "pt"})
     if moments:
         whole = {name: value.cpu().contiguous() for name, value in moments.items()}
         save_file(whole, folder / "training.safetensors", metadata={"format": "pt"})

@@ -119,7 +119,7 @@ class StepWork:
         n_masked: masked tokens of these packs.
         n_cells: their cells.
         n_tokens: their tokens.
-        sum_squares: the sum of the cells' squared numbers of tokens.
+        sum_squares: the sum of the cells' squared numbers of tokens: what attention costs.
     """
 
     packs: tuple[PreparedPack, ...]

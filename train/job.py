@@ -11,7 +11,7 @@ import signal
 import threading
 import uuid
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,24 +21,24 @@ from rich.console import Console
 
 from ..corpus.store import Corpus
 from ..platform import errors
-from ..platform.configuration import flat
-from ..platform.errors import CytolakeError, TrainingError
+from ..platform.errors import CytolakeError, TrackingError, TrainingError
 from ..platform.places import absolute_uri
-from ..platform.progress import Bar, progress
+from ..platform.progress import progress
 from ..platform.screen import remarks
 from ..platform.session import ray_session
 from ..platform.settings import Settings
-from ..platform.tracking import Tracker, open_run
-from .checkpoints import newest_checkpoint, read_info
-from .curves import training_curves
+from ..platform.tracking import Tracker, impatient, known_run, open_run
+from .checkpoints import read_info
 from .feeding import plan_of
+from .opening import opening_of
 from .preparing import prepare
 from .recipe import PretrainRecipe
+from .retention import newest_checkpoint
 from .runs import Run, RunFolder
 from .starting import keep_start
-from .worker import selection_of, versions, work
-
-_LOOK_INTERVAL_S = 0.5
+from .telling import Sender, Watching, in_background
+from .validation import validation_selection
+from .worker import selection_of, work
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,22 +112,40 @@ def pretrain(
     corpus_uri = absolute_uri(corpus_uri)  # workers have other working folders
     place = (run_folder or run_folder_of(settings, recipe.name)).absolute()
     folder = RunFolder(place)
-    with folder.held():
+    with folder.held(), impatient():
         begun = folder.read()
         if begun is not None:
             _refuse_other(begun, recipe, corpus_uri, snapshot)
             if begun.state == "finished":
-                return _result(folder, "already finished", f"{place} is trained already")
+                return _tell_the_rest(folder, begun, settings, tracker)
         if tracker is None:
-            tracker = open_run(
-                settings.tracking_uri, place.name, parent=parent, run_id=previous_run_id(place)
-            )
+            tracker = _tracker(settings, place.name, parent, begun)
         try:
             run = begun or _begin(folder, corpus_uri, recipe, settings, tracker, snapshot)
             return _launch(folder, run, settings, tracker, console, command)
         except CytolakeError:
-            tracker.finish("FAILED")
+            with suppress(TrackingError):  # the next launch says RUNNING in any case
+                tracker.finish("FAILED")
             raise
+
+
+def _tracker(settings: Settings, name: str, parent: str | None, begun: Run | None) -> Tracker:
+    """A new run, which the store must be there for; one that was begun goes on without it."""
+    if begun is not None:
+        return known_run(settings.tracking_uri, begun.run_id)
+    return open_run(settings.tracking_uri, name, parent=parent)
+
+
+def _tell_the_rest(
+    folder: RunFolder, run: Run, settings: Settings, tracker: Tracker | None
+) -> PretrainResult:
+    """Of a finished run: tell the tracking store what it could not be told before."""
+    message = f"{folder.path} is trained already"
+    if folder.owed() is not None:
+        known = tracker or known_run(settings.tracking_uri, run.run_id)
+        left = Sender(folder, known, goes_on=False).finish()
+        message += f"; {left or 'the tracking store was told the rest'}"
+    return _result(folder, "already finished", message)
 
 
 def _begin(
@@ -160,29 +178,10 @@ def _begin(
         origin=keep_start(start, folder.path, moments=moments) if start else {},
     )
     data, uri = recipe.data, str(folder.path)
+    held_out = validation_selection(recipe, corpus)
+    folder.write_opening(opening_of(run, recipe, vocabulary, medians, held_out, prepared.remarks))
     corpus.record_use("pretrain", run.name, where=data.where, part=data.part, uri=uri)
     folder.write(run)  # last: from here on the run can be gone on with
-    tracker.log_parameters(
-        {
-            **flat(run.recipe),
-            "corpus.uuid": run.corpus_uuid,
-            "corpus.snapshot": run.snapshot,
-            "corpus.n_cells": run.n_cells,
-            "vocabulary.size": vocabulary.size,
-            "vocabulary.digest": vocabulary.digest,
-            "medians.digest": medians.digest,
-            **prepared.remarks,
-            **{f"version.{name}": value for name, value in versions().items()},
-        }
-    )
-    tracker.log_text(recipe.model_dump_json(indent=2), "recipe.json")
-    tracker.log_dataset(
-        name=f"{run.name}-cells",
-        source=f"{corpus_uri}@{run.snapshot} WHERE {recipe.data.where} PART {recipe.data.part}",
-        digest=run.selection_digest,
-        context="pretraining",
-        n_rows=run.n_cells,
-    )
     return run
 
 
@@ -216,28 +215,36 @@ def _launch(
         epochs=training.epochs,
         steps=training.steps,
     )
-    with (
-        _stopping(folder),
-        progress(f"pretrain {run.name}", plan.n_steps, "steps", console=console) as bar,
-    ):
-        telling = _Telling(folder, tracker, bar)
-        error = _in_background(_workers(folder, recipe, settings), telling)
-    end = folder.end()
-    if end is None:
-        raise _cause(folder, run, error)
+    sender = Sender(folder, tracker)
+    sender.start()
+    try:
+        with (
+            _stopping(folder),
+            progress(f"pretrain {run.name}", plan.n_steps, "steps", console=console) as bar,
+        ):
+            work_of_all = _workers(folder, recipe, settings)
+            error = in_background(work_of_all, Watching(folder, bar, sender))
+        end = folder.end()
+        if end is None:
+            raise _cause(folder, run, error)
+    except CytolakeError:
+        sender.finish()
+        raise
     status: Literal["finished", "stopped"] = "finished" if end["why"] == "finished" else "stopped"
+    folder.owe("FINISHED" if status == "finished" else "KILLED")
     folder.set_state(status)
-    place = folder.path
-    if status == "stopped":
-        tracker.finish("KILLED")
-        message = f"stopped at step {end['step']} of {plan.n_steps}; to go on: {command}"
-        return _result(folder, status, message)
-    result = _result(folder, status, f"{plan.n_steps} steps; model in {place}")
-    if result.checkpoint is not None:
-        tracker.log_folder(result.checkpoint, "model")
-    tracker.log_figure(training_curves(result.metrics), "plots/training.png")
-    tracker.finish("FINISHED")
-    return result
+    if status == "finished":
+        message = f"{plan.n_steps} steps; model in {folder.path}"
+    else:
+        why = ""
+        if end["why"] == "out of time":
+            why = f": training.max_hours = {training.max_hours} hours are over"
+        message = f"stopped at step {end['step']} of {plan.n_steps}{why}; to go on: {command}"
+    if (left := sender.finish()) is not None:
+        message += f"; {left}; the same command tells it"
+    for remark in folder.records()[0]["passed_over"]:
+        message += f"; {remark}"
+    return _result(folder, status, message)
 
 
 def _workers(folder: RunFolder, recipe: PretrainRecipe, settings: Settings) -> Callable[[], object]:
@@ -288,56 +295,6 @@ def _train_function(config: dict[str, str]) -> None:
     work(Path(config["folder"]))
 
 
-class _Telling:
-    """Passes the workers' reports on, each step once over all launches."""
-
-    def __init__(self, folder: RunFolder, tracker: Tracker, bar: Bar) -> None:
-        self._folder, self._tracker, self._bar = folder, tracker, bar
-        self._shown, self._recorded = 0, False
-
-    def look(self) -> None:
-        """Pass on what is new."""
-        told = self._folder.step_told
-        for report in self._folder.metrics():
-            step = int(report["step"])
-            if step > self._shown:
-                self._bar.advance(step - self._shown)
-                self._bar.note(
-                    f"loss {report['loss']:.3f}  {report['cells_per_s']:,.0f} cells/s  "
-                    f"{report['tokens_per_s']:,.0f} tokens/s"
-                )
-                self._shown = step
-            if step > told:
-                values = {k: v for k, v in report.items() if k != "step"}
-                self._tracker.log_metrics(values, step=step)
-                self._folder.set_step_told(step)
-        records = self._folder.records()
-        if not self._recorded and records and len(records) == records[0]["n_ranks"]:
-            self._recorded = True
-            first = records[0]
-            tags = {k: str(first[k]) for k in ("engine", "zero_stage", "n_ranks", "attention")}
-            self._tracker.set_tags({**tags, "pids": " ".join(str(r["pid"]) for r in records)})
-
-
-def _in_background(job: Callable[[], object], telling: _Telling) -> Exception | None:
-    """Run a job in a thread, so that this one can hear signals; its error, if it had one."""
-    failed: list[Exception] = []
-
-    def run() -> None:
-        try:
-            job()
-        except Exception as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run, name="cytolake-pretrain", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(_LOOK_INTERVAL_S)
-        telling.look()
-    telling.look()
-    return failed[0] if failed else None
-
-
 @contextmanager
 def _stopping(folder: RunFolder) -> Generator[None]:
     """SIGINT and SIGTERM ask the workers for a checkpoint and an end; a second SIGINT is sharp."""
@@ -360,6 +317,8 @@ def _stopping(folder: RunFolder) -> Generator[None]:
 
 def _cause(folder: RunFolder, run: Run, error: Exception | None) -> CytolakeError:
     """Why the workers ended without an end: an error of ours, or what Ray says."""
+    if isinstance(error, CytolakeError):
+        return error
     failure = folder.failure()
     if failure is not None:
         kind = getattr(errors, failure["kind"], TrainingError)

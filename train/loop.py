@@ -9,16 +9,19 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import distributed
 
 from ..platform.errors import TrainingError
+from ..platform.memory import peak_resident
 from .engines import Engine, n_ranks, this_rank
 from .feeding import Feed, Plan, StepWork
+from .peak import Roof
 from .tally import Place, Reading, Tally
+from .validation import Validated
 
 if TYPE_CHECKING:
     from .recipe import OptimizerRecipe
@@ -40,6 +43,13 @@ class Metrics:
         gradient_norm: of the last step, before clipping.
         n_cells: cells since the last report.
         skipped: steps since the last report that updated nothing: a gradient was not finite.
+        mfu: the share of the devices' peak that was used, by `Roof.utilisation`; None where no
+            peak was given. Time in validation is left out here and in the rates above.
+        memory_gb: peak memory of the rank that has most, in 10^9 bytes: what torch reserved on a
+            GPU, else the process's resident memory.
+        validation_loss: mean cross-entropy at chosen tokens of held-out cells; None where this
+            step was not validated.
+        validation_accuracy: their share that was guessed right.
     """
 
     step: int
@@ -53,6 +63,10 @@ class Metrics:
     gradient_norm: float
     n_cells: int
     skipped: int = 0
+    mfu: float | None = None
+    memory_gb: float = 0.0
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +74,7 @@ class LoopEnd:
     """How a loop ended: after which step, and why."""
 
     step: int
-    why: Literal["finished", "stopped"]
+    why: Literal["finished", "stopped", "out of time"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +107,11 @@ def train(
     stop_after: int = 1,
     save: Callable[[int], None] = lambda step: None,
     save_every: int = 0,
+    validate: Callable[[], Validated] | None = None,
+    validate_every: int = 0,
     wants_stop: Callable[[], bool] = lambda: False,
+    deadline: float = math.inf,
+    roof: Roof | None = None,
 ) -> LoopEnd:
     """Train from step `start` to the plan's end.
 
@@ -111,7 +129,12 @@ def train(
         stop_after: so many of them in a row end the run.
         save: makes a checkpoint after that many steps; called on every rank.
         save_every: steps between checkpoints; 0 for only the last.
+        validate: asks held-out cells, on every rank alike, with nothing drawn; done before every
+            checkpoint that is due by its step.
+        validate_every: steps between validations besides; 0 for none.
         wants_stop: asked on every rank before each step; one yes stops all, with a checkpoint.
+        deadline: on rank 0's monotonic clock: the first step after it is not begun on any rank.
+        roof: what MFU is counted against.
 
     Raises:
         TrainingError: the gradient was not finite for `stop_after` steps in a row.
@@ -122,26 +145,41 @@ def train(
         work = feed.work(step)
         is_due = time.perf_counter() - began >= log_seconds or step + 1 == plan.n_steps
         says_due = float(is_due and this_rank() == 0)
-        n_masked, stop, due = _add([float(work.n_masked), float(wants_stop()), says_due])
-        if stop:
+        says_late = float(this_rank() == 0 and time.monotonic() >= deadline)
+        n_masked, stop, due, late = _add(
+            [float(work.n_masked), float(wants_stop()), says_due, says_late]
+        )
+        if stop or late:
             if saved < step:
                 save(step)
-            return LoopEnd(step=step, why="stopped")
+            return LoopEnd(step=step, why="stopped" if stop else "out of time")
+        is_last = step + 1 == plan.n_steps
+        saves = is_last or _is_every(save_every, step + 1)
+        validates = validate is not None and (saves or _is_every(validate_every, step + 1))
         rate = learning_rate(step, plan.n_steps, optimizer)
         _learn(engine, work, rate, n_masked=n_masked, seed=seed, step=step, tally=tally)
-        if due:
+        if due or validates:
             reading = tally.read()
             elapsed = time.perf_counter() - began
-            wait = _largest((feed.waited_s - waited) / elapsed)
+            wait, memory = _largest([(feed.waited_s - waited) / elapsed, peak_memory()])
             in_a_row = _in_a_row(in_a_row, reading, step)
             if reading.skipped:
                 packs = _of_all_ranks(reading.bad_packs)
                 left_out = LeftOut(steps=reading.skipped, packs=packs, in_a_row=in_a_row)
                 report_left_out(left_out)
                 _refuse_many(left_out, stop_after)
-            report(_metrics(reading, step + 1, plan, elapsed, wait, rate))
+            metrics = _metrics(reading, step + 1, plan, elapsed, wait, rate, roof)
+            validated = validate() if validate is not None and validates else None
+            report(
+                replace(
+                    metrics,
+                    memory_gb=memory / 1e9,
+                    validation_loss=validated.loss if validated else None,
+                    validation_accuracy=validated.accuracy if validated else None,
+                )
+            )
             began, waited = time.perf_counter(), feed.waited_s
-        if step + 1 == plan.n_steps or (save_every and (step + 1) % save_every == 0):
+        if saves:
             save(step + 1)
             saved = step + 1
     return LoopEnd(step=plan.n_steps, why="finished")
@@ -204,12 +242,33 @@ def _learn(
     )
 
 
+def peak_memory() -> float:
+    """The most memory this process has held, in bytes: see `Metrics.memory_gb`."""
+    if torch.cuda.is_initialized():
+        return float(torch.cuda.max_memory_reserved())
+    return float(peak_resident())
+
+
+def _is_every(interval: int, step: int) -> bool:
+    return interval > 0 and step % interval == 0
+
+
 def _metrics(
-    reading: Reading, step: int, plan: Plan, elapsed: float, wait: float, rate: float
+    reading: Reading,
+    step: int,
+    plan: Plan,
+    elapsed: float,
+    wait: float,
+    rate: float,
+    roof: Roof | None,
 ) -> Metrics:
-    loss, right, masked, cells, tokens = _add(
-        [reading.loss, reading.right, reading.masked, reading.cells, reading.tokens]
-    )
+    sums = [reading.loss, reading.right, reading.masked, reading.cells, reading.tokens]
+    loss, right, masked, cells, tokens, squares = _add([*sums, reading.sum_squares])
+    mfu = None
+    if roof is not None:
+        mfu = roof.utilisation(
+            n_tokens=tokens, sum_squares=squares, n_scored=masked, seconds=elapsed
+        )
     return Metrics(
         step=step,
         epoch=step / plan.steps_per_epoch,
@@ -222,6 +281,7 @@ def _metrics(
         gradient_norm=reading.norm,
         n_cells=int(cells),
         skipped=len(reading.skipped),
+        mfu=mfu,
     )
 
 
@@ -271,9 +331,10 @@ def _add(values: list[float]) -> list[float]:
     return summed.tolist()
 
 
-def _largest(value: float) -> float:
+def _largest(values: list[float]) -> list[float]:
+    """Each value's largest over ranks."""
     if n_ranks() == 1:
-        return value
-    largest = torch.tensor([value], dtype=torch.float64)
+        return values
+    largest = torch.tensor(values, dtype=torch.float64)
     distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
-    return float(largest)
+    return largest.tolist()

@@ -159,6 +159,7 @@ class TrainingRecipe(Configuration):
         bad_steps: so many steps in a row whose gradient is not finite end the run; such a step
             changes nothing.
         log_seconds: how often metrics are written.
+        max_hours: hours after which a launch stops with a checkpoint; the same command goes on.
     """
 
     seed: int = Field(default=42, ge=0)
@@ -172,6 +173,7 @@ class TrainingRecipe(Configuration):
     precision: Literal["fp32", "bf16"] = "fp32"
     bad_steps: int = Field(default=5, ge=1)
     log_seconds: float = Field(default=5, ge=0)
+    max_hours: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="before")
     @classmethod
@@ -182,6 +184,21 @@ class TrainingRecipe(Configuration):
     def groups_per_step(self) -> int | None:
         """Groups of one optimizer step; None where the cells' lengths decide."""
         return None if self.cells_per_step is None else self.cells_per_step // self.cells_per_group
+
+
+class ValidationRecipe(Configuration):
+    """Held-out cells that are looked at now and then; nothing is learnt from them.
+
+    Attributes:
+        part: a part of the recipe's split, other than `data.part`; no validation where None.
+        every_steps: steps between validations; only at checkpoints, where it is always done, if
+            None.
+        cells: the most cells looked at: the same ones every time.
+    """
+
+    part: str | None = None
+    every_steps: int | None = Field(default=None, ge=1)
+    cells: int = Field(default=5_000, ge=1)
 
 
 class OptimizerRecipe(Configuration):
@@ -245,10 +262,12 @@ class CheckpointRecipe(Configuration):
     Attributes:
         every_steps: steps between checkpoints; one is always made at the end.
         keep: how many of the newest are kept.
+        keep_best: whether the best by validation loss is kept besides, where there is validation.
     """
 
     every_steps: int = Field(default=1000, ge=1)
     keep: int = Field(default=2, ge=1)
+    keep_best: bool = True
 
 
 class PlanRecipe(Configuration):
@@ -283,6 +302,7 @@ class PretrainRecipe(Configuration):
     model: ModelRecipe = ModelRecipe()
     objective: ObjectiveRecipe = ObjectiveRecipe()
     training: TrainingRecipe = TrainingRecipe()
+    validation: ValidationRecipe = ValidationRecipe()
     optimizer: OptimizerRecipe = OptimizerRecipe()
     engine: EngineRecipe = EngineRecipe()
     checkpoints: CheckpointRecipe = CheckpointRecipe()
@@ -314,6 +334,15 @@ class PretrainRecipe(Configuration):
         if part is not None and (split is None or part not in split.names):
             names = split.names if split else []
             raise ValueError(f"data.part = {part!r}, but [split] has the parts {names}")
+        held_out = self.validation.part
+        if held_out is not None and (split is None or held_out not in split.names):
+            names = split.names if split else []
+            raise ValueError(f"validation.part = {held_out!r}, but [split] has the parts {names}")
+        if held_out is not None and part in (None, held_out):
+            raise ValueError(
+                f"validation.part = {held_out!r} and data.part = {part!r}: expected another part "
+                "of the split to learn from, so that these cells stay unseen"
+            )
         training, workers = self.training, self.engine.workers
         if self.model.attention_dropout and training.layout == "packed":
             raise ValueError(

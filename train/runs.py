@@ -4,16 +4,22 @@
     vocabulary.json, medians.json     frozen at the first start
     checkpoints/step-*                see `checkpoints.py`
     metrics.jsonl                     one line a report, each step once
+    left-out.jsonl                    steps that updated nothing, and the cells that they had
     record-0.json, record-1.json ...  what each worker says it is
-    end.json, failure.json            how the last launch ended
+    launch.json                       when the last launch began
+    end.json, failure.json            how it ended
     stop                              there while the workers are asked to stop
+    system-NODE.jsonl                 what each node was doing
+    opening.json, owed.json           what the tracking store has still to be told of start and end
+    told.json                         how far it was told of what lies between
 
 Knows no Ray, no torch and no model: driver and workers meet here and nowhere else.
 """
 
 import fcntl
 import json
-from collections.abc import Generator, Mapping
+import time
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,6 +29,7 @@ from ..corpus.medians import MediansSet
 from ..corpus.vocabularies import Vocabulary
 from ..platform.configuration import flat, parse_values
 from ..platform.errors import TrainingError
+from ..platform.refusals import storing_in
 from ..platform.storage import write_durably
 from .recipe import PretrainRecipe
 
@@ -146,6 +153,12 @@ class RunFolder:
         """Forget how the launch before ended."""
         for path in (*self.path.glob("record-*.json"), *self._flags()):
             path.unlink(missing_ok=True)
+        self._write_json("launch.json", {"time": time.time()})
+
+    def launched_at(self) -> float:
+        """When the launch began, in seconds of the wall clock; now, where nobody launched it."""
+        launch = self._read_json("launch.json")
+        return float(launch["time"]) if launch else time.time()
 
     def ask_to_stop(self) -> None:
         """Ask the workers to stop after the step they are in."""
@@ -185,7 +198,8 @@ class RunFolder:
 
     def add_metrics(self, metrics: Mapping[str, float]) -> None:
         """Add a report."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        path = self.path / "metrics.jsonl"
+        with storing_in(self.path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
 
     def metrics(self) -> list[dict[str, float]]:
@@ -194,21 +208,58 @@ class RunFolder:
         lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
         return [json.loads(line) for line in lines]
 
+    def add_left_out(self, steps: Sequence[int], cell_ids: Sequence[int]) -> None:
+        """Note steps that updated nothing, and the cells of the packs whose loss was not finite."""
+        note = {"steps": list(steps), "cell_ids": list(cell_ids)}
+        with (self.path / "left-out.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(note) + "\n")
+
     def forget_metrics_after(self, step: int) -> None:
         """Drop the reports of steps that will be done again."""
         kept = [m for m in self.metrics() if m["step"] <= step]
         text = "".join(json.dumps(m) + "\n" for m in kept)
         write_durably(self.path / "metrics.jsonl", text.encode())
 
-    @property
-    def step_told(self) -> int:
-        """The last step whose report the tracking store has."""
-        told = self._read_json("told.json")
-        return int(told["step"]) if told else 0
+    def told(self) -> dict[str, int]:
+        """How far the tracking store was told: `step`, and lines of each file of samples."""
+        return self._read_json("told.json") or {}
 
-    def set_step_told(self, step: int) -> None:
-        """Note that the tracking store has the reports up to a step."""
-        self._write_json("told.json", {"step": step})
+    def set_told(self, told: Mapping[str, int]) -> None:
+        """Note how far the tracking store was told."""
+        self._write_json("told.json", told)
+
+    def add_sample(self, node: str, sample: Mapping[str, float]) -> None:
+        """Add what a node is doing."""
+        path = self.path / f"system-{node}.jsonl"
+        with storing_in(self.path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(sample) + "\n")
+
+    # -------------------------------------------------- what the tracking store is owed
+
+    def write_opening(self, opening: Mapping[str, object]) -> None:
+        """Keep what the tracking store is to be told of the run's start."""
+        self._write_json("opening.json", opening)
+
+    def opening(self) -> dict[str, Any] | None:
+        """What the tracking store has still to be told of the start; None once it was."""
+        return self._read_json("opening.json")
+
+    def forget_opening(self) -> None:
+        """Note that the tracking store was told of the start."""
+        (self.path / "opening.json").unlink(missing_ok=True)
+
+    def owe(self, status: str) -> None:
+        """Note how the launch ended, until the tracking store was told."""
+        self._write_json("owed.json", {"status": status})
+
+    def owed(self) -> Any:
+        """The status that the tracking store has still to be told; None where it was."""
+        owed = self._read_json("owed.json")
+        return owed["status"] if owed else None
+
+    def settle(self) -> None:
+        """Note that the tracking store was told of the end."""
+        (self.path / "owed.json").unlink(missing_ok=True)
 
     # --------------------------------------------------------------- one at a time
 
@@ -231,7 +282,7 @@ class RunFolder:
             yield
 
     def _flags(self) -> list[Path]:
-        return [self.path / name for name in ("end.json", "failure.json", "stop")]
+        return [self.path / name for name in ("end.json", "failure.json", "stop", "owed.json")]
 
     def _write_json(self, name: str, values: Mapping[str, object]) -> None:
         write_durably(self.path / name, json.dumps(values, indent=2).encode())

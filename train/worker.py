@@ -4,11 +4,14 @@ It is told a run's folder and finds the rest there; it goes on from the newest c
 Without a process group it is the only rank, in a plain process.
 """
 
+import math
 import os
 import socket
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -18,26 +21,31 @@ from torch import distributed
 from ..corpus.store import Corpus
 from ..corpus.stream import Selection, Stream
 from ..corpus.tissue_cap import capped
-from ..platform.errors import CytolakeError, TrainingError
+from ..platform.errors import CytolakeError, StorageError, TrainingError
 from .checkpoints import (
     CheckpointInfo,
-    check_files,
-    checkpoints_in,
     load_moments,
     load_weights,
+    newest_sound,
     read_info,
     save_checkpoint,
+    weights_of,
 )
 from .engines import Engine, TorchEngine, n_ranks, this_rank
 from .families import FAMILIES
 from .feeding import Feed, Plan, plan_of
-from .loop import LoopEnd, Metrics, train
+from .flops import BertShape
+from .loop import LeftOut, LoopEnd, Metrics, train
 from .models.bert import PackedBert
 from .models.packed_attention import kernel_for
 from .objectives.masked_genes import MaskedGenes
+from .peak import Peak, Roof, peak_of
 from .recipe import PretrainRecipe
+from .retention import folder_name, retain, sweep
 from .runs import Run, RunFolder
+from .saving import Saver
 from .starting import load_start, steps_before
+from .validation import Validation, validation_selection
 
 _STOP_INTERVAL_S = 0.2
 
@@ -54,7 +62,8 @@ def work(folder: Path) -> LoopEnd:
     try:
         return _work(run_folder)
     except CytolakeError as error:
-        run_folder.write_failure(type(error).__name__, str(error))
+        with suppress(StorageError, OSError):  # the disk may be what failed
+            run_folder.write_failure(type(error).__name__, str(error))
         raise
 
 
@@ -75,7 +84,7 @@ def _work(folder: RunFolder) -> LoopEnd:
     vocabulary, medians = folder.genes()
     family = FAMILIES[recipe.family]
     model = family.model(recipe, vocabulary, recipe.training.seed)
-    start = _resume_weights(folder, model)
+    start, passed_over = _resume_weights(folder, recipe, model)
     moments = {} if start else load_start(folder.path, run.origin, model)
     torch.nn.Module.to(model, device)  # in place; transformers' own `to` is typed as a method
     objective = family.objective(model, recipe, vocabulary)
@@ -83,7 +92,10 @@ def _work(folder: RunFolder) -> LoopEnd:
     n_done = read_info(start).step if start else 0
     if start is not None or moments:
         engine.restore(load_moments(start) if start else moments, n_done + steps_before(run.origin))
-    folder.write_record(this_rank(), _record(recipe, engine, device, n_done))
+    peak = peak_of(device, recipe.training.precision)
+    folder.write_record(
+        this_rank(), _record(recipe, engine, device, n_done, peak) | {"passed_over": passed_over}
+    )
     stream = Stream(
         corpus,
         selection,
@@ -109,25 +121,53 @@ def _work(folder: RunFolder) -> LoopEnd:
     if this_rank() == 0:
         folder.forget_metrics_after(n_done)
     digests = (vocabulary.digest, medians.digest)
+    held_out = validation_selection(recipe, corpus)
+    validation = None
+    if held_out is not None:
+        validation = Validation(
+            corpus,
+            held_out,
+            family.encoding(vocabulary, medians, recipe.encoding.length),
+            objective,
+            cells_per_group=training.cells_per_group,
+            pack_tokens=training.pack_tokens,
+        )
+    saver, scores = Saver(), dict[int, dict[str, float]]()
 
     def save(step: int) -> None:
         moments = engine.moments()
-        if this_rank() == 0:
-            save_checkpoint(
+        if this_rank() != 0:
+            return
+        saver.save(
+            partial(
+                save_checkpoint,
                 folder.checkpoints,
                 model=model,
                 vocabulary=vocabulary,
                 medians=medians,
                 info=_info(run, recipe, plan, step, digests),
-                moments=moments,
+                moments={name: value.cpu() for name, value in moments.items()},
+                weights=weights_of(model),
+                scores=scores.get(step),
                 keep=recipe.checkpoints.keep,
                 reports=folder.metrics(),
+                keep_best=recipe.checkpoints.keep_best,
             )
-        _wait_for_all()
+        )
 
     def report(metrics: Metrics) -> None:
+        if this_rank() != 0:
+            return
+        known = {name: value for name, value in asdict(metrics).items() if value is not None}
+        scores.clear()
+        if (found := {name: known[name] for name in known if name.startswith("validation_")}) != {}:
+            scores[metrics.step] = found
+        folder.add_metrics({**known, "time": time.time()})
+
+    def report_left_out(left_out: LeftOut) -> None:
         if this_rank() == 0:
-            folder.add_metrics(asdict(metrics))
+            cells = [cell for place in left_out.packs for cell in feed.cell_ids_of(*place)]
+            folder.add_left_out([step + 1 for step in left_out.steps], cells)
 
     model.train()
     try:
@@ -140,11 +180,19 @@ def _work(folder: RunFolder) -> LoopEnd:
             start=n_done,
             log_seconds=training.log_seconds,
             report=report,
+            report_left_out=report_left_out,
+            stop_after=training.bad_steps,
             save=save,
             save_every=recipe.checkpoints.every_steps,
+            validate=validation,
+            validate_every=recipe.validation.every_steps or 0,
             wants_stop=_StopAsked(folder),
+            deadline=_deadline(folder, training.max_hours),
+            roof=Roof(shape=_shape(recipe, vocabulary.size), flops=_sum_over_ranks(peak.flops)),
         )
+        saver.wait()
     finally:
+        saver.close()
         feed.close()
         stream.close()
     if this_rank() == 0:
@@ -163,13 +211,52 @@ def selection_of(recipe: PretrainRecipe, corpus: Corpus) -> Selection:
     return capped(corpus, selection, share=recipe.data.cap_per_tissue, seed=recipe.training.seed)
 
 
-def _resume_weights(folder: RunFolder, model: PackedBert) -> Path | None:
-    found = checkpoints_in(folder.checkpoints)
-    if not found:
-        return None
-    check_files(found[-1])
-    load_weights(model, found[-1])
-    return found[-1]
+def _resume_weights(
+    folder: RunFolder, recipe: PretrainRecipe, model: PackedBert
+) -> tuple[Path | None, list[str]]:
+    """Load the newest sound checkpoint; which one that is, rank 0 says."""
+    step, passed_over = -1, list[str]()
+    if this_rank() == 0:
+        sweep(folder.checkpoints)
+        found, passed_over = newest_sound(folder.checkpoints)
+        if found is not None:
+            step = read_info(found).step
+            keep = recipe.checkpoints
+            retain(folder.checkpoints, keep.keep, keep_best=keep.keep_best)
+    if n_ranks() > 1:
+        said = torch.tensor([step])
+        distributed.broadcast(said, src=0)
+        step = int(said)
+    if step < 0:
+        return None, passed_over
+    place = folder.checkpoints / folder_name(step)
+    load_weights(model, place)
+    return place, passed_over
+
+
+def _deadline(folder: RunFolder, hours: float | None) -> float:
+    """When a launch's time is over, on this process's monotonic clock."""
+    if hours is None:
+        return math.inf
+    return time.monotonic() + hours * 3600 - (time.time() - folder.launched_at())
+
+
+def _shape(recipe: PretrainRecipe, vocabulary_size: int) -> BertShape:
+    return BertShape(
+        layers=recipe.model.layers,
+        width=recipe.model.width,
+        feed_forward=recipe.model.feed_forward,
+        length=recipe.encoding.length,
+        vocabulary_size=vocabulary_size,
+    )
+
+
+def _sum_over_ranks(value: float) -> float:
+    if n_ranks() == 1:
+        return value
+    summed = torch.tensor([value], dtype=torch.float64)
+    distributed.all_reduce(summed)
+    return float(summed)
 
 
 def _engine(recipe: PretrainRecipe, objective: MaskedGenes) -> Engine:
@@ -181,7 +268,7 @@ def _engine(recipe: PretrainRecipe, objective: MaskedGenes) -> Engine:
 
 
 def _record(
-    recipe: PretrainRecipe, engine: Engine, device: torch.device, n_done: int
+    recipe: PretrainRecipe, engine: Engine, device: torch.device, n_done: int, peak: Peak
 ) -> dict[str, object]:
     """What this worker is: nothing of it is what was asked for, all of it is what is there."""
     half = recipe.training.precision == "bf16"
@@ -198,6 +285,8 @@ def _record(
         "attention": kernel_for(device, dtype),
         "precision": recipe.training.precision,
         "threads": torch.get_num_threads(),
+        "peak_flops": peak.flops,
+        "peak_origin": peak.origin,
         "resumed_at_step": n_done,
     }
 

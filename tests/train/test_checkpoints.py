@@ -9,7 +9,6 @@ from cytolake.corpus.vocabularies import Vocabulary
 from cytolake.platform.errors import CheckpointError, NewerFormatError
 from cytolake.train.checkpoints import (
     CheckpointInfo,
-    checkpoints_in,
     load_checkpoint,
     load_moments,
     save_checkpoint,
@@ -18,6 +17,7 @@ from cytolake.train.checkpoints import (
 from cytolake.train.models.bert import PackedBert, bert_config, fresh_bert
 from cytolake.train.packing import pack_cells
 from cytolake.train.recipe import PretrainRecipe
+from cytolake.train.retention import checkpoints_in
 from transformers import BertForMaskedLM
 
 from .conftest import random_cells

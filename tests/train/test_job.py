@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from cytolake.corpus.store import Corpus
-from cytolake.platform.errors import NoCellsError, TrainingError
-from cytolake.train.checkpoints import checkpoints_in, load_checkpoint
-from cytolake.train.job import previous_run_id
+from cytolake.platform.errors import CheckpointError, NoCellsError, TrainingError
+from cytolake.train.checkpoints import load_checkpoint
+from cytolake.train.job import PretrainResult, previous_run_id
+from cytolake.train.retention import checkpoints_in
 from transformers import BertForMaskedLM
 
 from .corpora import small_corpus
@@ -128,16 +129,36 @@ def test_sigterm_leaves_a_checkpoint_and_the_same_command_ends_with_the_same_bit
     assert steps == list(range(1, 151))
 
 
-def test_a_damaged_checkpoint_is_named_and_nothing_is_trained(run: Go, tmp_path: Path):
-    result, _ = run(recipe())
-    assert result.checkpoint is not None
+def unfinished_with_damage(result: PretrainResult, steps: list[int]) -> None:
+    """The run as a crash would leave it, with the weights of some checkpoints cut short."""
     run_file = result.run_folder / "run.json"
     run_file.write_text(run_file.read_text().replace("finished", "running"))
-    weights = result.checkpoint / "model.safetensors"
-    data = weights.read_bytes()
-    weights.write_bytes(data[:-1])
-    with pytest.raises(Exception, match=r"model\.safetensors.*remove step-00000020"):
+    for step in steps:
+        weights = result.run_folder / f"checkpoints/step-{step:08d}/model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1])
+
+
+def test_a_checkpoint_cut_short_is_passed_over_and_said_and_the_bits_are_the_same(run: Go):
+    whole, _ = run(recipe())
+    expected = kept(whole)
+    unfinished_with_damage(whole, [20])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors.*expected .* bytes"):
+        load_checkpoint(whole.run_folder)
+    again, _ = run(recipe())
+    assert (again.status, again.records[0]["resumed_at_step"]) == ("finished", 18)
+    [said] = again.records[0]["passed_over"]
+    assert said.startswith("step-00000020 was passed over") and "model.safetensors" in said
+    for name, value in kept(again).items():
+        assert torch.equal(value, expected[name]), name
+    assert (again.run_folder / "checkpoints/damaged-step-00000020").is_dir()
+
+
+def test_no_sound_checkpoint_is_an_error_and_never_a_new_beginning(run: Go):
+    whole, _ = run(recipe())
+    unfinished_with_damage(whole, [18, 20])
+    with pytest.raises(CheckpointError, match="none of 2 checkpoints is sound"):
         run(recipe())
+    assert len(checkpoints_in(whole.run_folder / "checkpoints")) == 2
 
 
 def test_two_processes_cannot_train_one_run(run: Go, tmp_path: Path):

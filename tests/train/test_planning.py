@@ -71,7 +71,7 @@ def test_the_numbers_are_those_worked_out_by_hand(corpus: Corpus, tmp_path: Path
         "gradients": 4 * n,
         "moments": 8 * n,
         "activations of a pack": 90 * (2 * (4 * (9 * 16 + 32) + 8 * 16) + 8 * 16),
-        "scores of a chunk of hidden rows": 4 * (3 * 14 * 52 + 52 * 8),
+        "scores of a chunk of hidden rows": 4 * (3 * 14 * 52 + 52 * 16),
     }
     assert cost.checkpoint_bytes == 12 * n
 

@@ -11,7 +11,7 @@ import torch
 from cytolake.platform.session import ray_session
 from cytolake.tests.train.corpora import small_corpus
 from cytolake.tests.train.tiny_runs import DEEPSPEED, kept, recipe, runner
-from cytolake.train.checkpoints import checkpoints_in
+from cytolake.train.retention import checkpoints_in
 from cytolake.train.runs import RunFolder
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(900)]
