@@ -27,6 +27,10 @@ _AGENTS_COME_WITHIN = 60.0
 _NO_AGENT = "No available agent"
 
 
+_PATIENT = {"RAY_JOB_STOP_WAIT_TIME_S": "120"}
+"""Seconds from SIGTERM to SIGKILL when a job is stopped: Ray's 3 are too few for a checkpoint."""
+
+
 def submit(
     words: Sequence[str],
     settings: Settings,
@@ -166,7 +170,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         "CYTOLAKE_CORPUS": settings.corpus or "",
         "CYTOLAKE_ADDRESS": "auto",
     }
-    return {**QUIET, **{name: value for name, value in known.items() if value}}
+    return {**QUIET, **_PATIENT, **{name: value for name, value in known.items() if value}}
 
 
 def _unpack_own_wheel(folder: Path, carried: Path) -> None:

@@ -22,6 +22,7 @@ from ..corpus.store import Corpus
 from ..corpus.stream import Selection, Stream
 from ..corpus.tissue_cap import capped
 from ..platform.errors import CytolakeError, StorageError, TrainingError
+from ..platform.samples import Sampler
 from .checkpoints import (
     CheckpointInfo,
     load_moments,
@@ -169,6 +170,7 @@ def _work(folder: RunFolder) -> LoopEnd:
             cells = [cell for place in left_out.packs for cell in feed.cell_ids_of(*place)]
             folder.add_left_out([step + 1 for step in left_out.steps], cells)
 
+    sampler = _sampler(folder)
     model.train()
     try:
         end = train(
@@ -192,6 +194,7 @@ def _work(folder: RunFolder) -> LoopEnd:
         )
         saver.wait()
     finally:
+        sampler.close()
         saver.close()
         feed.close()
         stream.close()
@@ -232,6 +235,17 @@ def _resume_weights(
     place = folder.checkpoints / folder_name(step)
     load_weights(model, place)
     return place, passed_over
+
+
+def _sampler(folder: RunFolder) -> Sampler:
+    """What this node is doing, told by its first worker, and by none of the others."""
+    n_here = int(os.environ.get("LOCAL_WORLD_SIZE", str(n_ranks())))  # Ray Train sets them
+    is_first = int(os.environ.get("LOCAL_RANK", str(this_rank()))) == 0
+    node = "" if n_here == n_ranks() else socket.gethostname()
+    sampler = Sampler(partial(folder.add_sample, node or "here"), node)
+    if is_first:
+        sampler.start()
+    return sampler
 
 
 def _deadline(folder: RunFolder, hours: float | None) -> float:

@@ -1,0 +1,154 @@
+"""Saving beside the training: one write at a time, errors are told, kills leave what was whole."""
+
+import errno
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from cytolake.corpus.store import Corpus
+from cytolake.platform.errors import CheckpointError
+from cytolake.platform.faults import DEAD, watching
+from cytolake.train.checkpoints import check_files
+from cytolake.train.retention import checkpoints_in
+from cytolake.train.saving import Saver
+
+from .corpora import small_corpus
+from .tiny_runs import Go, kept, recipe, runner
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return small_corpus(tmp_path_factory.mktemp("saving") / "corpus")
+
+
+@pytest.fixture
+def run(corpus: Corpus, tmp_path: Path) -> Go:
+    return runner(corpus, tmp_path)
+
+
+def test_a_save_goes_on_in_the_background_and_the_next_one_waits_for_it():
+    saver, may_end, done = Saver(), threading.Event(), list[int]()
+
+    def write(number: int) -> None:
+        assert may_end.wait(30)
+        done.append(number)
+
+    saver.save(lambda: write(1))
+    assert done == []  # the training goes on
+    threading.Timer(0.1, may_end.set).start()
+    saver.save(lambda: write(2))
+    assert done[:1] == [1]
+    saver.wait()
+    saver.close()
+    assert done == [1, 2]
+
+
+def test_an_error_is_told_once_by_whoever_comes_next():
+    saver = Saver()
+
+    def fail() -> None:
+        raise CheckpointError("the disk is full")
+
+    saver.save(fail)
+    with pytest.raises(CheckpointError, match="disk is full"):
+        saver.save(lambda: None)
+    saver.save(fail)
+    with pytest.raises(CheckpointError, match="disk is full"):
+        saver.wait()
+    saver.wait()
+    saver.close()
+
+
+def full_disk(at: str, nth: int) -> Callable[[str], None]:
+    """A watcher under which the disk is full at the nth time a point is reached."""
+    reached = 0
+
+    def watch(point: str) -> None:
+        nonlocal reached
+        reached += point == at
+        if point == at and reached == nth:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    return watch
+
+
+@pytest.mark.parametrize(
+    ("at", "nth"),
+    [
+        ("before checkpoint/write", 2),
+        ("before checkpoint/list/write", 2),
+        ("before checkpoint/rename", 2),
+        ("before checkpoint/write", 4),  # the last: nobody saves after it
+    ],
+)
+def test_a_full_disk_is_told_and_the_checkpoint_before_it_is_gone_on_from(
+    run: Go, tmp_path: Path, at: str, nth: int
+):
+    whole, _ = run(recipe(), "whole")
+    with pytest.raises(CheckpointError, match=r"cannot be written.*(No space|disk is full)"):
+        with watching(full_disk(at, nth)):
+            run(recipe(), "full")
+    folder = tmp_path / "runs" / "full" / "checkpoints"
+    assert [path.name for path in folder.glob(".*.making")] == []
+    for place in checkpoints_in(folder):
+        check_files(place)
+    again, _ = run(recipe(), "full")
+    assert again.records[0]["resumed_at_step"] == {2: 6, 4: 18}[nth]
+    expected = kept(whole)
+    for name, value in kept(again).items():
+        assert torch.equal(value, expected[name]), name
+
+
+DIE_ELSEWHERE = """
+import sys
+from pathlib import Path
+from cytolake.platform.faults import death, watching
+from cytolake.platform.settings import Settings
+from cytolake.platform.tracking import MemoryTracker
+from cytolake.train.job import pretrain
+from cytolake.train.recipe import PretrainRecipe
+
+corpus, home, text, point, nth = sys.argv[1:]
+recipe = PretrainRecipe.model_validate_json(text)
+folder = Path(home) / "runs" / "cut"
+with watching(death(point, int(nth))):
+    pretrain(corpus, recipe, Settings(home=home), tracker=MemoryTracker(), run_folder=folder)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("point", "resumed_at"),
+    [
+        ("after checkpoint/write", 6),  # the files are there, their list is not
+        ("before checkpoint/rename", 6),
+        ("after checkpoint/rename", 12),  # whole; the best is not named yet
+    ],
+)
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before_and_the_same_bits(
+    run: Go, corpus: Corpus, tmp_path: Path, point: str, resumed_at: int
+):
+    tables = {
+        "split": {"kind": "donors", "fractions": {"learn": 0.5, "look": 0.5}},
+        "data": {"part": "learn"},
+        "validation": {"part": "look"},
+    }
+    given = recipe(**tables)
+    whole, _ = run(given, "whole")
+    words = [str(corpus.folder), str(tmp_path), given.model_dump_json(), point, "2"]
+    done = subprocess.run([sys.executable, "-c", DIE_ELSEWHERE, *words], check=False)
+    assert done.returncode == DEAD
+    again, _ = run(given, "cut")
+    assert (again.status, again.records[0]["resumed_at_step"]) == ("finished", resumed_at)
+    expected = kept(whole)
+    for name, value in kept(again).items():
+        assert torch.equal(value, expected[name]), name
+    told = ["loss", "validation_loss"]
+    numbers = [[[m.get(name) for name in told] for m in r.metrics] for r in (again, whole)]
+    assert numbers[0] == numbers[1]
+    notes = [(r.run_folder / "checkpoints/best.json").read_text() for r in (again, whole)]
+    assert notes[0] == notes[1]

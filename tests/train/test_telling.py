@@ -1,0 +1,285 @@
+"""Telling: the tracking store may go away; nothing waits for it, nothing is told twice or lost."""
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from cytolake.corpus.store import Corpus
+from cytolake.platform.errors import TrackingError
+from cytolake.platform.progress import progress
+from cytolake.platform.settings import Settings
+from cytolake.platform.tracking import MemoryTracker
+from cytolake.train import telling
+from cytolake.train.job import PretrainResult, pretrain
+from cytolake.train.recipe import PretrainRecipe
+from cytolake.train.runs import RunFolder
+from cytolake.train.telling import Sender, Tail, Watching, note_of
+from rich.console import Console
+
+from .corpora import small_corpus
+from .tiny_runs import recipe
+
+STEPS = list(range(1, 21))
+ROW = {
+    "loss": 2.5,
+    "accuracy": 0.25,
+    "cells_per_s": 10.0,
+    "tokens_per_s": 12345.6,
+    "data_wait": 0.01,
+    "learning_rate": 1e-3,
+    "gradient_norm": 0.5,
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return small_corpus(tmp_path_factory.mktemp("telling") / "corpus")
+
+
+@dataclass(slots=True)
+class FarTracker(MemoryTracker):
+    """A store that some calls do not reach: those whose number, from 1, is among them."""
+
+    lost: range = field(default_factory=lambda: range(0))
+    n_calls: int = 0
+
+    def _call(self) -> None:
+        self.n_calls += 1
+        if self.n_calls in self.lost:
+            raise TrackingError("the tracking store memory: cannot be told: nobody is there")
+
+    def log_parameters(self, parameters: Mapping[str, object]) -> None:
+        self._call()
+        MemoryTracker.log_parameters(self, parameters)
+
+    def log_metrics(
+        self, metrics: Mapping[str, float], step: int = 0, when: float | None = None
+    ) -> None:
+        self._call()
+        assert when is not None and abs(time.time() - when) < 600
+        MemoryTracker.log_metrics(self, metrics, step)
+
+    def resume(self) -> None:
+        self._call()
+        MemoryTracker.resume(self)
+
+    def finish(self, status: str = "FINISHED") -> None:
+        self._call()
+        self.status = status
+
+
+def train(corpus: Corpus, home: Path, tracker: MemoryTracker | None, **more: str) -> PretrainResult:
+    return pretrain(
+        str(corpus.folder),
+        recipe(),
+        Settings(home=home, **more),
+        tracker=tracker,
+        run_folder=home / "runs" / "run",
+    )
+
+
+def test_a_store_that_is_away_for_a_while_is_told_all_in_order_and_once(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(telling, "_INTERVAL_S", 0.01)
+    tracker = FarTracker(lost=range(4, 9))
+    result = train(corpus, tmp_path, tracker)
+    assert [step for step, _ in tracker.metrics] == STEPS
+    assert [values["loss"] for _, values in tracker.metrics] == [m["loss"] for m in result.metrics]
+    assert tracker.status == "FINISHED" and "not told" not in result.message
+    assert tracker.parameters["peak.origin"] and "cytolake.code" in tracker.tags
+
+
+def test_a_store_that_stays_away_is_told_by_the_same_command_later(corpus: Corpus, tmp_path: Path):
+    tracker = FarTracker(lost=range(1, 10_000))
+    result = train(corpus, tmp_path, tracker)
+    assert (result.status, result.step, len(result.metrics)) == ("finished", 20, 20)
+    assert "20 reports after step 0 and the end, with model and curves" in result.message
+    assert "nobody is there" in result.message and "the same command tells it" in result.message
+    assert (tracker.status, tracker.metrics, tracker.parameters) == ("RUNNING", [], {})
+
+    tracker.lost = range(0)
+    again = train(corpus, tmp_path, tracker)
+    assert again.status == "already finished" and "was told the rest" in again.message
+    assert [step for step, _ in tracker.metrics] == STEPS
+    assert tracker.status == "FINISHED" and len(tracker.datasets) == 1
+    assert tracker.parameters["training.cells_per_step"] == 20
+    assert tracker.files[-1] == (result.checkpoint, "model")
+    assert "plots/training.png" in tracker.figures
+    n_calls = tracker.n_calls
+    assert train(corpus, tmp_path, tracker).message.endswith("is trained already")
+    assert tracker.n_calls == n_calls
+
+
+def test_a_step_that_was_told_but_not_noted_is_not_told_again(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    tracker = MemoryTracker(metrics=[(step, {"loss": 1.0}) for step in (1, 2, 3)])
+    for step in (1, 2, 3, 4):
+        folder.add_metrics({"step": step, "loss": 1.0, "time": time.time()})
+    folder.set_told({"step": 2})  # a kill came between telling the third and noting it
+    assert Sender(folder, tracker).finish() is None
+    assert [step for step, _ in tracker.metrics] == [1, 2, 3, 4]
+    assert folder.told()["step"] == 4
+
+
+def test_samples_of_every_node_are_told_once_each(tmp_path: Path):
+    folder, tracker = RunFolder(tmp_path), MemoryTracker()
+    for node in ("a", "b"):
+        for value in (10.0, 20.0):
+            folder.add_sample(node, {f"system/{node}/cpu": value, "time": time.time()})
+    assert Sender(folder, tracker).finish() is None
+    assert Sender(folder, tracker).finish() is None
+    told = [(step, *values.items()) for step, values in tracker.metrics]
+    assert told == [
+        (number, (f"system/{node}/cpu", value))
+        for node in ("a", "b")
+        for number, value in enumerate((10.0, 20.0))
+    ]
+
+
+def test_a_file_is_read_as_it_grows_and_anew_where_it_was_written_anew(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    tail = Tail(path)
+    assert tail.lines() == []
+    path.write_text('{"step": 1}\n{"st')
+    assert tail.lines() == [{"step": 1}]
+    with path.open("a") as file:
+        file.write('ep": 2}\n')
+    assert tail.lines() == [{"step": 2}]
+    assert tail.lines() == []
+    anew = tmp_path / "anew"
+    anew.write_text('{"step": 9}\n')
+    anew.rename(path)
+    assert tail.lines() == [{"step": 9}]
+
+
+def test_a_terminal_sees_the_numbers_the_passed_over_checkpoint_and_the_outage(tmp_path: Path):
+    folder, tracker = RunFolder(tmp_path), MemoryTracker()
+    sender, screen = Sender(folder, tracker), io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=260)
+    folder.write_record(0, {"rank": 0, "resumed_at_step": 8, "passed_over": ["step-9 was cut"]})
+    folder.add_metrics({**ROW, "step": 8, "loss": 7.0})
+    folder.add_metrics({**ROW, "step": 10, "mfu": 0.314, "validation_loss": 2.75})
+    with progress("pretrain", 20, "steps", console=console) as bar:
+        watching = Watching(folder, bar, sender)
+        sender.trouble = "the store is gone"
+        watching.look()
+        sender.trouble = None
+        watching.look()
+    seen = screen.getvalue()
+    assert "10/20" in seen and "loss 2.500 (held out 2.750)" in seen and "MFU 31.4 %" in seen
+    assert "12,346 tokens/s" in seen and "lr 1.0e-03" in seen and "wait 1.0 %" in seen
+    assert "step-9 was cut" in seen and "loss 7.000" not in seen
+    assert "the store is gone; training goes on" in seen and "is told again" in seen
+
+
+def test_a_note_leaves_out_what_was_not_measured():
+    assert note_of({**ROW, "memory_gb": 0.0}).endswith("norm 0.50")
+    assert "MFU" not in note_of(ROW)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_store_out_of_reach_at_the_first_start_ends_it_before_anything_begins(
+    corpus: Corpus, tmp_path: Path
+):
+    began = time.monotonic()
+    with pytest.raises(TrackingError, match=r"127\.0\.0\.1.*cannot be told.*CYTOLAKE_TRACKING"):
+        train(corpus, tmp_path, None, tracking=f"http://127.0.0.1:{free_port()}")
+    assert time.monotonic() - began < 60
+    assert not (tmp_path / "runs" / "run" / "run.json").exists()
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+
+
+class Server:
+    """A real MLflow server in a process of its own, that can be killed and come back."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._port = folder, free_port()
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self.start()
+
+    def start(self) -> None:
+        words = ["server", "--port", str(self._port), "--workers", "1"]
+        words += ["--backend-store-uri", f"sqlite:///{self._folder}/server.db"]
+        words += ["--artifacts-destination", str(self._folder / "artifacts")]
+        with (self._folder / "server.log").open("a") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "mlflow", *words],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+            )
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=2)
+                return
+            except (urllib.error.URLError, OSError):
+                assert self._process.poll() is None, (self._folder / "server.log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+
+    def kill(self) -> None:
+        os.killpg(self._process.pid, 9)
+        self._process.wait()
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_and_comes_back_has_every_step_once(corpus: Corpus, tmp_path: Path):
+    from mlflow import MlflowClient
+
+    server = Server(tmp_path)
+    folder = RunFolder(tmp_path / "runs" / "run")
+    given: PretrainRecipe = recipe(training={"steps": 300})
+
+    def go() -> PretrainResult:
+        settings = Settings(home=tmp_path, tracking=server.uri)
+        return pretrain(str(corpus.folder), given, settings, run_folder=folder.path)
+
+    def kill_when_told() -> None:
+        while folder.told().get("step", 0) < 5:
+            time.sleep(0.01)
+        server.kill()
+
+    killer = threading.Thread(target=kill_when_told, daemon=True)
+    killer.start()
+    result = go()
+    killer.join()
+    assert (result.status, len(result.metrics)) == ("finished", 300)
+    told = folder.told()["step"]
+    assert 5 <= told < 300 and f"{300 - told} reports after step {told}" in result.message
+    assert json.loads((folder.path / "owed.json").read_text()) == {"status": "FINISHED"}
+
+    server.start()
+    try:
+        assert "was told the rest" in go().message
+        client = MlflowClient(tracking_uri=server.uri)
+        run = client.get_run(result.run_id)
+        history = client.get_metric_history(result.run_id, "loss")
+        assert sorted(point.step for point in history) == list(range(1, 301))
+        times = [point.timestamp for point in sorted(history, key=lambda point: point.step)]
+        assert times == sorted(times) and times[-1] == int(result.metrics[-1]["time"] * 1000)
+        assert run.info.status == "FINISHED"
+        assert run.data.params["training.steps"] == "300"
+        assert "cytolake.code" in run.data.tags
+        names = {item.path for item in client.list_artifacts(result.run_id)}
+        assert names == {"recipe.json", "vocabulary.json", "medians.json", "model", "plots"}
+    finally:
+        server.kill()
