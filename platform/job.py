@@ -25,8 +25,6 @@ _NOT_CODE = (".*", "build", "*.egg-info", "__pycache__", "tests", "docs", "cytol
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _AGENTS_COME_WITHIN = 60.0
 _NO_AGENT = "No available agent"
-
-
 _PATIENT = {"RAY_JOB_STOP_WAIT_TIME_S": "120"}
 """Seconds from SIGTERM to SIGKILL when a job is stopped: Ray's 3 are too few for a checkpoint."""
 

@@ -4,7 +4,7 @@ import io
 
 import pytest
 from cytolake.platform import progress as module
-from cytolake.platform.progress import progress
+from cytolake.platform.progress import duration, progress
 from rich.console import Console
 
 
@@ -29,3 +29,39 @@ def test_elsewhere_a_line_comes_only_after_the_interval(
         bar.advance(49)
     line = capsys.readouterr().err
     assert line.startswith("reading: 50 of 100 cells") and "s left" in line
+
+
+def test_what_was_done_before_counts_for_neither_rate_nor_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    with progress("training", 1000, "steps", console=Console(file=io.StringIO())) as bar:
+        now += 60  # workers start
+        bar.start_from(900)
+        now += 40
+        bar.advance(20)
+        assert bar.rate == pytest.approx(0.5)
+    assert "920 of 1,000 steps, 0.50 steps/s, 3 min left" in capsys.readouterr().err
+
+
+def test_a_line_that_matters_stays_on_a_terminal_and_elsewhere(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=140)
+    with progress("training", 10, "steps", console=console) as bar:
+        bar.start_from(4)
+        bar.say("[step 4] was passed over")
+    assert "[step 4] was passed over" in screen.getvalue() and "4/10" in screen.getvalue()
+    with progress("training", 10, "steps", console=Console(file=io.StringIO())) as bar:
+        bar.say("[step 4] was passed over")
+    assert capsys.readouterr().err == "training: [step 4] was passed over\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(5, "5 s"), (119, "119 s"), (130, "2 min"), (7100, "118 min"), (40_800, "11 h 20 min")],
+)
+def test_a_duration_is_said_as_a_person_says_it(seconds: float, words: str) -> None:
+    assert duration(seconds) == words

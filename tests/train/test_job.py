@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 from cytolake.corpus.store import Corpus
-from cytolake.platform.errors import CheckpointError, NoCellsError, TrainingError
+from cytolake.platform.errors import (
+    CheckpointError,
+    CorpusError,
+    NoCellsError,
+    TrainingError,
+)
+from cytolake.platform.settings import Settings
+from cytolake.platform.tracking import MemoryTracker
+from cytolake.train import loop
 from cytolake.train.checkpoints import load_checkpoint
-from cytolake.train.job import PretrainResult, previous_run_id
+from cytolake.train.job import PretrainResult, pretrain, previous_run_id
 from cytolake.train.retention import checkpoints_in
 from transformers import BertForMaskedLM
 
@@ -92,6 +100,64 @@ def test_a_part_of_the_split_is_all_that_is_seen(run: Go):
     assert info.part == "pretrain"
     assert info.split is not None
     assert info.split.names == ["pretrain", "evaluate"]
+
+
+def test_a_corpus_that_is_gone_is_named_and_nothing_is_lost(tmp_path: Path):
+    corpus = small_corpus(tmp_path / "corpus", n_cells=40)
+    run = runner(corpus, tmp_path)
+    out_of_time = {"training": {"steps": 3, "max_hours": 1e-9}}
+    begun, _ = run(recipe(**out_of_time))
+    assert begun.status == "stopped"
+    corpus.folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(CorpusError, match=str(corpus.folder)):
+        run(recipe(**out_of_time))
+    assert previous_run_id(begun.run_folder) == "memory"
+    (tmp_path / "elsewhere").rename(corpus.folder)
+    assert run(recipe(**out_of_time))[0].status == "stopped"
+
+
+def test_a_launch_out_of_time_stops_with_a_checkpoint_and_the_next_one_goes_on(
+    run: Go, monkeypatch: pytest.MonkeyPatch
+):
+    hours = {"training": {"max_hours": 0.5}}
+    whole, _ = run(recipe(**hours), "whole")
+    began, steps = time.monotonic(), 0
+
+    class Clock:
+        """A clock on which each look at it is two minutes later."""
+
+        perf_counter = staticmethod(time.perf_counter)
+
+        @staticmethod
+        def monotonic() -> float:
+            nonlocal steps
+            steps += 1
+            return began + 120 * steps
+
+    monkeypatch.setattr(loop, "time", Clock)
+    cut, tracker = run(recipe(**hours), "cut")
+    assert (cut.status, tracker.status) == ("stopped", "KILLED")
+    assert 0 < cut.step < 20 and cut.checkpoint is not None
+    assert "training.max_hours = 0.5 hours are over; to go on: the same command" in cut.message
+    steps = -10_000
+    again, _ = run(recipe(**hours), "cut")
+    assert (again.status, again.records[0]["resumed_at_step"]) == ("finished", cut.step)
+    expected = kept(whole)
+    for name, value in kept(again).items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_a_run_that_was_begun_goes_on_while_the_tracking_store_is_away(
+    corpus: Corpus, tmp_path: Path
+):
+    place = tmp_path / "runs" / "run"
+    local = Settings(home=tmp_path)
+    given = recipe(training={"steps": 3, "max_hours": 1e-9})
+    begun = pretrain(str(corpus.folder), given, local, tracker=MemoryTracker(), run_folder=place)
+    assert begun.status == "stopped"
+    away = Settings(home=tmp_path, tracking="http://127.0.0.1:9")  # nobody listens there
+    again = pretrain(str(corpus.folder), given, away, run_folder=place)
+    assert again.status == "stopped" and "the same command tells it" in again.message
 
 
 def stop_when_a_checkpoint_is_there(folder: Path) -> threading.Thread:

@@ -1,10 +1,11 @@
-"""`ray job stop` of a pretraining: a checkpoint, KILLED in the tracking store, and the same bits."""
+"""`ray job stop` of a pretraining: a checkpoint, KILLED in the store, and the same bits."""
 
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ pytestmark = [pytest.mark.prove, pytest.mark.timeout(900)]
 STEPS = 4000
 
 
-def toml(tables: dict[str, dict[str, object]]) -> str:
+def toml(tables: Mapping[str, Mapping[str, object]]) -> str:
     lines = ['name = "small"']
     for table, values in tables.items():
         lines += [f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
