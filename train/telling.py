@@ -193,7 +193,7 @@ class Watching:
     def look(self) -> None:
         """Show what is new; waits for nobody."""
         records = self._folder.records()
-        if not self._begun and records:
+        if not self._begun and records and records[0]["rank"] == 0:
             self._begun = True
             self._shown = int(records[0]["resumed_at_step"])
             self._bar.start_from(self._shown)
