@@ -108,10 +108,20 @@ def _masked(
     order = scattered(question.selection.content_key[rows], recipe.seed)
     chosen = np.sort(order[: recipe.masked.n_cells])
     cells = question.read(rows[chosen])
-    baseline = question.pretraining_tokens(most=recipe.masked.n_baseline_cells, seed=recipe.seed)
+    learnt = question.pretraining_cells(
+        most=recipe.masked.n_baseline_cells, seed=recipe.seed, columns=(recipe.unit,)
+    )
     units = units_of(unit_names[chosen], recipe.unit)
     with progress("masked genes", cells.n_cells, "cells", console=console) as bar:
-        result = masked(question.checkpoint, cells, units, baseline, recipe, advance=bar.advance)
+        result = masked(
+            question.checkpoint,
+            cells,
+            units,
+            learnt.tokens,
+            recipe,
+            pretraining_units=learnt.columns[recipe.unit],
+            advance=bar.advance,
+        )
     return replace(result, notes=(*result.notes, *note))
 
 

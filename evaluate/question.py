@@ -20,7 +20,6 @@ from ..train.checkpoints import (
     CheckpointInfo,
     load_checkpoint,
 )
-from ..train.encodings.tokens import TokenBatch
 from ..train.families import FAMILIES
 from .cells import AskedCells, encode_cells, scattered
 from .recipe import EvaluationRecipe
@@ -73,7 +72,7 @@ class Question:
         batches = self.corpus.read(self.selection, positions, columns=columns)
         return encode_cells(batches, self.checkpoint.encoding, columns)
 
-    def pretraining_tokens(self, *, most: int, seed: int) -> TokenBatch:
+    def pretraining_cells(self, *, most: int, seed: int, columns: Sequence[str] = ()) -> AskedCells:
         """Cells that the model learnt from, encoded alike; at most `most`.
 
         Raises:
@@ -88,7 +87,8 @@ class Question:
         if corpus.snapshot != self.pretraining.snapshot:
             corpus = Corpus.open(corpus.uri, self.pretraining.snapshot)
         rows = np.sort(scattered(self.pretraining.content_key, seed)[:most])
-        return encode_cells(corpus.read(self.pretraining, rows), self.checkpoint.encoding).tokens
+        batches = corpus.read(self.pretraining, rows, columns=columns)
+        return encode_cells(batches, self.checkpoint.encoding, columns)
 
 
 def prepare(

@@ -1,47 +1,35 @@
 """Masked: how well does a model guess genes that are hidden from it, beside gene frequencies?
 
-Only positions whose input IS `<mask>` are scored: where the objective left the gene in place or
-put another there, the answer may be read off. Knows no corpus. Array suffixes: m masked position,
-v token of the vocabulary, c cell.
+Model and baselines are asked at the very same `<mask>` positions. Knows no corpus.
+Array suffix: m masked position.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
-from ...platform.errors import EvaluationError
 from ...train.checkpoints import Checkpoint
 from ...train.encodings.tokens import TokenBatch
-from ...train.objectives.masked_genes import MASK, mask_pack
-from ...train.packing import pack_cells
-from ..baselines import RankUnigram, fit_rank_unigram
+from ..baselines import RankUnigram
 from ..cells import AskedCells, Units
 from ..figures import score_bars
-from ..metrics import cross_entropies, ranks_of_truth, ratio_score, sums_by_unit
+from ..guessers import (
+    BASELINES,
+    fit_guessers,
+    guesses_of_baselines,
+    hide_for,
+)
+from ..hidden_genes import Guesses, HiddenGenes, guesses_of_model
+from ..metrics import ratio_score, sums_by_unit
 from ..recipe import EvaluationRecipe
 from ..results import EvaluationResult, compare, joined
 from ..scores import Score
 
-CHECKPOINT, UNIGRAM = "checkpoint", "unigram"
-BY_RANK, BY_RANK_UNSEEN = "rank-unigram", "rank-unigram without visible genes"
+CHECKPOINT = "checkpoint"
 TOP_1, TOP_10, CROSS_ENTROPY = "top-1 accuracy", "top-10 accuracy", "cross-entropy (nats)"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Guesses:
-    """What one guesser did at every masked position. Shapes (m,)."""
-
-    ranks: NDArray[np.int64]
-    losses: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, guess: tuple[NDArray[np.int64], NDArray[np.float64]]) -> "_Guesses":
-        """Places and cross-entropies, as a baseline gives them."""
-        return cls(ranks=guess[0], losses=guess[1])
+SAVED = "cross-entropy saved by the checkpoint (nats)"
 
 
 def masked(
@@ -51,6 +39,7 @@ def masked(
     pretraining: TokenBatch,
     recipe: EvaluationRecipe,
     *,
+    pretraining_units: NDArray[np.object_] | None = None,
     advance: Callable[[int], object] | None = None,
 ) -> EvaluationResult:
     """Ask for hidden genes.
@@ -61,49 +50,32 @@ def masked(
         units: the independent units of these cells.
         pretraining: the cells it was pretrained on, encoded alike: what the baselines count.
         recipe: masks come from its seed, shares from the checkpoint's own objective.
+        pretraining_units: their independent units, for choosing settings of the cell kNN.
+            Shape (pretraining.n_cells,).
         advance: told the number of cells done, now and then.
 
     Raises:
-        EvaluationError: no position is masked.
+        EvaluationError: no position is masked, or there are too few pretraining cells.
     """
-    n_special = len(checkpoint.vocabulary.special)
-    leading = int("<cls>" in checkpoint.vocabulary.special)
-    table = _count_genes(checkpoint, pretraining, n_special, leading)
-    guesses, cell_m = _guess(checkpoint, cells.tokens, table, recipe, leading, advance)
-    unit_m = units.unit_c[cell_m]
-    seen = np.unique(unit_m)  # a unit without a masked position has nothing to say
-    place_m = np.searchsorted(seen, unit_m)
-    scores: list[Score] = []
-    values: dict[tuple[str, str], tuple[NDArray[np.float64], NDArray[np.int64]]] = {}
-    for model, guess in guesses.items():
-        measured = {
-            TOP_1: (guess.ranks < 1).astype(np.float64),
-            TOP_10: (guess.ranks < 10).astype(np.float64),
-            CROSS_ENTROPY: guess.losses,
-        }
-        for name, value_m in measured.items():
-            sums = sums_by_unit(value_m, place_m, len(seen))
-            values[name, model] = sums
-            scores.append(
-                ratio_score(*sums, name=name, model=model, unit=units.word, seed=recipe.seed)
-            )
-    gains: dict[str, Score] = {}
-    for model in (UNIGRAM, BY_RANK, BY_RANK_UNSEEN):
-        theirs, counts = values[CROSS_ENTROPY, model]
-        ours, _ = values[CROSS_ENTROPY, CHECKPOINT]
-        gains[model] = ratio_score(
-            theirs - ours,
-            counts,
-            name="cross-entropy saved by the checkpoint (nats)",
-            model=model,
-            unit=units.word,
-            seed=recipe.seed,
-        )
+    hidden = hide_for(checkpoint, cells.tokens, seed=recipe.seed, pack_tokens=recipe.pack_tokens)
+    guessers = fit_guessers(checkpoint, pretraining, pretraining_units, seed=recipe.seed)
+    guesses = {
+        CHECKPOINT: guesses_of_model(checkpoint.model, hidden, advance=advance),
+        **guesses_of_baselines(guessers, hidden),
+    }
+    scores = scores_of_guesses(guesses, hidden, units, seed=recipe.seed)
+    gains = {
+        name: saved(guesses[CHECKPOINT], guesses[name], hidden, units, model=name, seed=recipe.seed)
+        for name in BASELINES
+    }
     scores += gains.values()
+    table, near = guessers.table, guessers.neighbours
     notes = [
-        f"{len(cell_m):,} <mask> positions of {len(np.unique(cell_m)):,} cells",
+        f"{len(hidden.cell_m):,} <mask> positions of {len(hidden.cells):,} cells",
         f"baselines count {table.n_tokens:,} genes of {pretraining.n_cells:,} pretraining cells; "
         f"rank bins smoothed with {table.strength:g} genes' worth of the unigram",
+        f"cell kNN: k = {near.n_neighbours}, bins smoothed with {near.strength:g} genes' worth of "
+        "the rank-unigram, both chosen on pretraining cells",
         *filter(None, [units.note]),
     ]
     return EvaluationResult(
@@ -116,101 +88,55 @@ def masked(
     )
 
 
-def _count_genes(
-    checkpoint: Checkpoint, pretraining: TokenBatch, n_special: int, leading: int
-) -> RankUnigram:
-    is_gene = pretraining.tokens >= n_special
-    places = np.arange(len(pretraining.tokens)) - np.repeat(
-        pretraining.offsets[:-1], pretraining.lengths
-    )
-    return fit_rank_unigram(
-        pretraining.tokens[is_gene],
-        (places - leading)[is_gene],
-        n_tokens=checkpoint.vocabulary.size,
-        n_special=n_special,
-        length=checkpoint.encoding.length,
-    )
+def scores_of_guesses(
+    guesses: Mapping[str, Guesses], hidden: HiddenGenes, units: Units, *, seed: int
+) -> list[Score]:
+    """Accuracies and cross-entropy of each guesser, with intervals over units."""
+    scores: list[Score] = []
+    for model, guess in guesses.items():
+        measured = {
+            TOP_1: (guess.places < 1).astype(np.float64),
+            TOP_10: (guess.places < 10).astype(np.float64),
+            CROSS_ENTROPY: guess.losses,
+        }
+        for name, value_m in measured.items():
+            scores.append(_mean(value_m, hidden, units, name=name, model=model, seed=seed))
+    return scores
 
 
-def _guess(
-    checkpoint: Checkpoint,
-    tokens: TokenBatch,
-    table: RankUnigram,
-    recipe: EvaluationRecipe,
-    leading: int,
-    advance: Callable[[int], object] | None,
-) -> tuple[dict[str, _Guesses], NDArray[np.int64]]:
-    """Each guesser's work at each masked position, and the positions' cells."""
-    model, n_special = checkpoint.model, len(checkpoint.vocabulary.special)
-    objective = checkpoint.info.pretrain_recipe.objective
-    false_share = objective.share * objective.random / (1 - objective.share * objective.masked)
-    found: dict[str, list[_Guesses]] = {
-        name: [] for name in (CHECKPOINT, UNIGRAM, BY_RANK, BY_RANK_UNSEEN)
-    }
-    cells: list[NDArray[np.int64]] = []
-    budget = max(recipe.pack_tokens, int(tokens.lengths.max(initial=1)))
-    for pack in pack_cells(tokens, budget):
-        hidden = mask_pack(
-            pack,
-            seed=recipe.seed,
-            epoch=0,
-            n_special=n_special,
-            vocabulary_size=checkpoint.vocabulary.size,
-            share=objective.share,
-            masked=objective.masked,
-            random=objective.random,
-        )
-        scored = hidden.pack.tokens[hidden.rows] == MASK
-        rows, labels = hidden.rows[scored], hidden.labels[scored].numpy()
-        with torch.inference_mode():
-            on_device = hidden.pack.to(model.device)
-            states = model.hidden_states(on_device)[rows.to(model.device)]
-            logits_mv = model.logits(states).float().cpu().numpy()
-        places_m = ranks_of_truth(logits_mv, labels)
-        found[CHECKPOINT].append(
-            _Guesses(ranks=places_m, losses=cross_entropies(logits_mv, labels))
-        )
-        ranks_m = pack.positions[rows].numpy() - leading
-        found[UNIGRAM].append(_Guesses.of(table.guess_anywhere(labels)))
-        found[BY_RANK].append(_Guesses.of(table.guess(ranks_m, labels)))
-        place_m = np.searchsorted(pack.offsets.numpy(), rows.numpy(), side="right") - 1
-        for place in range(pack.n_cells):
-            here = place_m == place
-            begin, end = int(pack.offsets[place]), int(pack.offsets[place + 1])
-            shown = hidden.pack.tokens[begin:end].numpy()
-            unseen = table.guess_unseen(
-                ranks_m[here], labels[here], shown[shown >= n_special], false_share=false_share
-            )
-            found[BY_RANK_UNSEEN].append(_Guesses.of(unseen))
-        cells.append(np.array(pack.rows, dtype=np.int64)[place_m])
-        if advance is not None:
-            advance(pack.n_cells)
-    cell_m = np.concatenate([*cells, np.empty(0, dtype=np.int64)])
-    if not len(cell_m):
-        raise EvaluationError(
-            f"no position of {tokens.n_cells} cells is masked: they express too few genes of the "
-            "vocabulary, or too few cells were chosen"
-        )
-    joint = {
-        name: _Guesses(
-            ranks=np.concatenate([part.ranks for part in parts]),
-            losses=np.concatenate([part.losses for part in parts]),
-        )
-        for name, parts in found.items()
-    }
-    return joint, cell_m
+def saved(
+    ours: Guesses, theirs: Guesses, hidden: HiddenGenes, units: Units, *, model: str, seed: int
+) -> Score:
+    """How many nats a position one guesser needs less than another, with an interval over units."""
+    value_m = theirs.losses - ours.losses
+    return _mean(value_m, hidden, units, name=SAVED, model=model, seed=seed)
 
 
-def _over_positions(guesses: dict[str, _Guesses], table: RankUnigram) -> pa.Table:
+def _mean(
+    value_m: NDArray[np.float64],
+    hidden: HiddenGenes,
+    units: Units,
+    *,
+    name: str,
+    model: str,
+    seed: int,
+) -> Score:
+    unit_m = units.unit_c[hidden.cell_m]
+    seen = np.unique(unit_m)  # a unit without a masked position has nothing to say
+    sums = sums_by_unit(value_m, np.searchsorted(seen, unit_m), len(seen))
+    return ratio_score(*sums, name=name, model=model, unit=units.word, seed=seed)
+
+
+def _over_positions(guesses: Mapping[str, Guesses], table: RankUnigram) -> pa.Table:
     rows: list[dict[str, object]] = []
     for model, guess in guesses.items():
         rows.append(
             {
                 "model": model,
-                "positions": len(guess.ranks),
-                "top-1 accuracy": float((guess.ranks < 1).mean()),
-                "top-10 accuracy": float((guess.ranks < 10).mean()),
-                "median place of the true gene": float(np.median(guess.ranks)) + 1,
+                "positions": len(guess.places),
+                "top-1 accuracy": float((guess.places < 1).mean()),
+                "top-10 accuracy": float((guess.places < 10).mean()),
+                "median place of the true gene": float(np.median(guess.places)) + 1,
                 "cross-entropy (nats)": float(guess.losses.mean()),
                 "perplexity": float(np.exp(guess.losses.mean())),
             }
@@ -220,7 +146,7 @@ def _over_positions(guesses: dict[str, _Guesses], table: RankUnigram) -> pa.Tabl
     return pa.Table.from_pylist(rows, schema=pa.Table.from_pylist(rows[:1]).schema)
 
 
-def _verdict(gains: dict[str, Score]) -> str:
+def _verdict(gains: Mapping[str, Score]) -> str:
     words = [f"{compare(gain)} ({model})" for model, gain in gains.items()]
     beaten = [model for model, gain in gains.items() if gain.low > 0]
     lead = (

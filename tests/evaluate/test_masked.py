@@ -6,17 +6,9 @@ import numpy as np
 import pytest
 import torch
 from cytolake.evaluate.cells import encode_cells, units_of
+from cytolake.evaluate.guessers import BASELINES, BY_RANK, BY_RANK_UNSEEN, UNIGRAM
 from cytolake.evaluate.results import EvaluationResult
-from cytolake.evaluate.tasks.masked import (
-    BY_RANK,
-    BY_RANK_UNSEEN,
-    CHECKPOINT,
-    CROSS_ENTROPY,
-    TOP_1,
-    TOP_10,
-    UNIGRAM,
-    masked,
-)
+from cytolake.evaluate.tasks.masked import CHECKPOINT, CROSS_ENTROPY, TOP_1, TOP_10, masked
 from cytolake.platform.errors import EvaluationError
 from cytolake.train.checkpoints import Checkpoint
 from cytolake.train.objectives.masked_genes import mask_pack
@@ -73,7 +65,7 @@ def test_scores_of_model_and_unigram_are_those_of_a_loop(special: tuple[str, ...
 
 def test_intervals_are_over_donors_and_every_baseline_is_there(checkpoint: Checkpoint):
     result = ask(checkpoint)
-    for model in (CHECKPOINT, UNIGRAM, BY_RANK, BY_RANK_UNSEEN):
+    for model in (CHECKPOINT, *BASELINES):
         for name in (TOP_1, TOP_10, CROSS_ENTROPY):
             score = result.score(name, model)
             assert (score.unit, score.n) == ("donors", 6)

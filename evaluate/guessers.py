@@ -1,0 +1,116 @@
+"""The baselines of hidden genes together: counted once, asked at the very positions of a model.
+
+Knows pretraining cells and positions; knows no model. Array suffix: m masked position.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..train.checkpoints import Checkpoint
+from ..train.encodings.tokens import TokenBatch
+from .baselines import RankUnigram, fit_rank_unigram
+from .hidden_genes import Guesses, HiddenGenes, false_share_of, hide_genes
+from .neighbours import CellNeighbours, fit_neighbours
+
+UNIGRAM, BY_RANK = "unigram", "rank-unigram"
+BY_RANK_UNSEEN, NEIGHBOURS = "rank-unigram without visible genes", "cell kNN"
+BASELINES = (UNIGRAM, BY_RANK, BY_RANK_UNSEEN, NEIGHBOURS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeneGuessers:
+    """What guesses genes without a model.
+
+    Attributes:
+        table: gene frequencies, by rank and over all.
+        neighbours: the pretraining cells near a cell.
+    """
+
+    table: RankUnigram
+    neighbours: CellNeighbours
+
+
+def hide_for(
+    checkpoint: Checkpoint, tokens: TokenBatch, *, seed: int, pack_tokens: int
+) -> HiddenGenes:
+    """Hide genes of some cells as a checkpoint's own objective does."""
+    return hide_genes(
+        tokens,
+        checkpoint.info.pretrain_recipe.objective,
+        seed=seed,
+        n_special=len(checkpoint.vocabulary.special),
+        vocabulary_size=checkpoint.vocabulary.size,
+        leading=_leading(checkpoint),
+        pack_tokens=pack_tokens,
+    )
+
+
+def fit_guessers(
+    checkpoint: Checkpoint,
+    pretraining: TokenBatch,
+    units_c: NDArray[np.object_] | None,
+    *,
+    seed: int,
+) -> GeneGuessers:
+    """Count genes in pretraining cells, and choose the settings on the same cells.
+
+    Args:
+        checkpoint: its vocabulary, encoding and objective are used; its weights are not.
+        pretraining: the cells.
+        units_c: each cell's donor; see `fit_neighbours`. Shape (pretraining.n_cells,).
+        seed: of the cells that settings are tried on.
+
+    Raises:
+        EvaluationError: too few cells to count.
+    """
+    n_special, leading = len(checkpoint.vocabulary.special), _leading(checkpoint)
+    is_gene = pretraining.tokens >= n_special
+    places = np.arange(len(pretraining.tokens)) - np.repeat(
+        pretraining.offsets[:-1], pretraining.lengths
+    )
+    table = fit_rank_unigram(
+        pretraining.tokens[is_gene],
+        (places - leading)[is_gene],
+        n_tokens=checkpoint.vocabulary.size,
+        n_special=n_special,
+        length=checkpoint.encoding.length,
+    )
+    neighbours = fit_neighbours(
+        pretraining,
+        table,
+        n_special=n_special,
+        leading=leading,
+        units_c=units_c,
+        false_share=false_share_of(checkpoint.info.pretrain_recipe.objective),
+        seed=seed,
+    )
+    return GeneGuessers(table=table, neighbours=neighbours)
+
+
+def guesses_of_baselines(guessers: GeneGuessers, hidden: HiddenGenes) -> dict[str, Guesses]:
+    """Each baseline's work at each position, by name."""
+    table, share = guessers.table, hidden.false_share
+    by_cell = {BY_RANK_UNSEEN: table.guess_unseen, NEIGHBOURS: guessers.neighbours.guess}
+    found = {
+        UNIGRAM: Guesses.joined([table.guess_anywhere(hidden.truth_m)]),
+        BY_RANK: Guesses.joined([table.guess(hidden.rank_m, hidden.truth_m)]),
+    }
+    for name, guess in by_cell.items():
+        found[name] = Guesses.joined(
+            [
+                guess(
+                    hidden.rank_m[cell.positions],
+                    hidden.truth_m[cell.positions],
+                    cell.visible,
+                    false_share=share,
+                )
+                for cell in hidden.cells
+            ]
+        )
+    return found
+
+
+def _leading(checkpoint: Checkpoint) -> int:
+    return int("<cls>" in checkpoint.vocabulary.special)
