@@ -209,7 +209,9 @@ app.command(epilog="Example: cytolake pretrain geneformer-v1-10m --corpus lake -
 
 @app.command(epilog="Example: cytolake evaluate finetune --corpus lake --set model=my-run")
 def evaluate(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or finetune, perturb, masked.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe file, or finetune, perturb, masked, contexts.")
+    ],
     corpus: CorpusOption = None,
     snapshot: SnapshotOption = None,
     set: SetOption = None,  # noqa: A002 - the option's name

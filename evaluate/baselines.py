@@ -107,6 +107,16 @@ class RankUnigram:
         return places_m, np.log(left_m) - np.log(own_m)
 
 
+def rank_bins(length: int) -> NDArray[np.int64]:
+    """The first rank of each bin of ranks that look alike, for cells of at most `length` genes."""
+    edges = [0]
+    width = 1.0
+    while edges[-1] + round(width) < length:
+        edges.append(edges[-1] + round(width))
+        width = max(width * BIN_GROWTH, 1.0)
+    return np.array(edges, dtype=np.int64)
+
+
 def fit_rank_unigram(
     tokens: NDArray[np.integer],
     ranks: NDArray[np.integer],
@@ -138,7 +148,7 @@ def fit_rank_unigram(
             f"tokens run from {tokens.min()} to {tokens.max()}, "
             f"expected genes, {n_special} to {n_tokens - 1}"
         )
-    edges = _bin_edges(length)
+    edges = rank_bins(length)
     bins = np.searchsorted(edges, ranks, side="right") - 1
     n_genes = n_tokens - n_special
     flat = bins.astype(np.int64) * n_genes + (tokens.astype(np.int64) - n_special)
@@ -216,15 +226,6 @@ def _places(weights_bv: NDArray[np.float64]) -> NDArray[np.int64]:
     places_bv = np.empty_like(order_bv)
     np.put_along_axis(places_bv, order_bv, np.arange(weights_bv.shape[1])[None, :], axis=1)
     return places_bv.astype(np.int64)
-
-
-def _bin_edges(length: int) -> NDArray[np.int64]:
-    edges = [0]
-    width = 1.0
-    while edges[-1] + round(width) < length:
-        edges.append(edges[-1] + round(width))
-        width = max(width * BIN_GROWTH, 1.0)
-    return np.array(edges, dtype=np.int64)
 
 
 def _best_strength(counts_bg: NDArray[np.int64], unigram_g: NDArray[np.float64]) -> float:

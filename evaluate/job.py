@@ -29,8 +29,9 @@ from .cells import scattered, thinned, units_of
 from .embeddings import arithmetic_threads
 from .question import Question, prepare
 from .recipe import EvaluationRecipe
-from .results import EvaluationResult
+from .results import EvaluationResult, counted
 from .scores import scores_table
+from .tasks.contexts import contexts
 from .tasks.finetune import Fold, FoldData, finetune, run_fold, run_here
 from .tasks.masked import masked
 from .tasks.perturb import perturb
@@ -98,6 +99,8 @@ def _answer(
         return _masked(question, recipe, console)
     if recipe.task == "finetune":
         return _finetune(question, recipe, console)
+    if recipe.task == "contexts":
+        return _contexts(question, recipe, console)
     return _perturb(question, recipe, console)
 
 
@@ -183,6 +186,28 @@ def _perturb(
             what=f"{recipe.label} {value}",
             advance=bar.advance,
         )
+
+
+def _contexts(
+    question: Question, recipe: EvaluationRecipe, console: Console | None
+) -> EvaluationResult:
+    settings = recipe.contexts
+    rows, unit_names, note = question.rows_with_units(recipe.unit)
+    labels, batches = question.column(recipe.label)[rows], question.column(settings.batch)[rows]
+    known = np.array([None not in pair for pair in zip(labels, batches, strict=True)], dtype=bool)
+    notes = list(note)
+    if not known.all():
+        left_out = counted(int((~known).sum()), "cell")
+        notes.append(f"left out: {left_out} without {recipe.label} or {settings.batch}")
+    rows, unit_names = rows[known], unit_names[known]
+    groups = list(zip(labels[known], batches[known], strict=True))
+    keys = question.selection.content_key[rows]
+    chosen = thinned(groups, keys, most=settings.cells_per_group, seed=recipe.seed)
+    cells = question.read(rows[chosen], tuple(dict.fromkeys((recipe.label, settings.batch))))
+    units = units_of(unit_names[chosen], recipe.unit)
+    with progress("contexts of genes", 2 * cells.n_cells, "cells", console=console) as bar:
+        result = contexts(question.checkpoint, cells, units, recipe, advance=bar.advance)
+    return replace(result, notes=(*result.notes, *notes))
 
 
 def _ray_is_up() -> bool:

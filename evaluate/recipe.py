@@ -73,6 +73,23 @@ class PerturbRecipe(Configuration):
     min_peers: int = Field(default=50, ge=2)
 
 
+class ContextsRecipe(Configuration):
+    """Compare the states of a gene's occurrences across batches and across labels.
+
+    Attributes:
+        batch: the column of `cells` that names the batch: `technical_batch`, `donor_id`,
+            `source_id`.
+        cells_per_group: the most cells of one label in one batch: common labels are thinned.
+        n_genes: how many genes are compared: those that most of the cells have.
+        layer: which hidden states, as Hugging Face counts: -2 is the last but one.
+    """
+
+    batch: str = "donor_id"
+    cells_per_group: int = Field(default=20, ge=1)
+    n_genes: int = Field(default=500, ge=1)
+    layer: int = -2
+
+
 class EvaluationRecipe(Configuration):
     """An evaluation, whole.
 
@@ -85,7 +102,8 @@ class EvaluationRecipe(Configuration):
         seen_cells: what to do when cells were pretrained on: `refuse`, or `use` them.
         unit: the column of `cells` that names the independent unit, which intervals are over;
             cells take its place, and the answer says so, where fewer than two are named.
-        label: the column of `cells` that is learnt, or that names the cells to perturb.
+        label: the column of `cells` that is learnt, that names the cells to perturb, or across
+            which a gene's states are compared.
         length: the most tokens of a cell; the checkpoint's where None.
         pack_tokens: the most tokens that go through the model at a time.
         threads: arithmetic threads. With 1 the same bits come out with Ray and without.
@@ -93,7 +111,7 @@ class EvaluationRecipe(Configuration):
     """
 
     name: str
-    task: Literal["masked", "finetune", "perturb"]
+    task: Literal["masked", "finetune", "perturb", "contexts"]
     model: str = ""
     part: str | None = "evaluation"
     where: str | None = None
@@ -107,6 +125,7 @@ class EvaluationRecipe(Configuration):
     masked: MaskedRecipe = MaskedRecipe()
     finetune: FinetuneRecipe = FinetuneRecipe()
     perturb: PerturbRecipe = PerturbRecipe()
+    contexts: ContextsRecipe = ContextsRecipe()
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> EvaluationRecipe:

@@ -27,7 +27,7 @@ class EvaluationResult:
     """A task's answer.
 
     Attributes:
-        task: the question: `masked`, `finetune` or `perturb`.
+        task: the question: `masked`, `finetune`, `perturb` or `contexts`.
         verdict: what came out, in one plain sentence or two; it claims nothing that the
             intervals do not carry.
         scores: the numbers, each with its interval.
@@ -116,6 +116,11 @@ _TITLES = {
         "Deleting genes",
         "A raw shift follows the rank of the deleted gene in a trained and an untrained model.",
     ),
+    "contexts": (
+        "What a gene's state tells",
+        "Cosines of one gene's states at one rank, centred per gene. Above 0 in the difference: "
+        "more of the cell type than of the batch. Dots are values, bars 95 % intervals.",
+    ),
 }
 _CAPTIONS = {
     "positions": "Over all <mask> positions, not by unit",
@@ -124,6 +129,7 @@ _CAPTIONS = {
     "labels": "By label, held-out cells of all folds together",
     "genes": "Genes by z against other genes of the same rank (the first 25; all are in MLflow)",
     "shifts_by_rank": "Each dot is one deletion: why a raw shift must not be read as importance",
+    "by_rank": "Mean cosines by rank bin; each gene in a bin counts once",
     "z": "Each dot is a gene; those near the diagonal stand out without any training",
 }
 _DENSE = ("shifts_by_rank",)

@@ -139,7 +139,7 @@ class Trained:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     """Made once, to be read only."""
     folder = tmp_path_factory.mktemp("evaluate")
-    corpus = _corpus_of(typed_cells(300, seed=1), folder / "corpus")
+    corpus = corpus_of_cells(typed_cells(300, seed=1), folder / "corpus")
     settings = Settings(home=folder / "home")
     tracker = MemoryTracker(run_id="run-of-small")
     pretrain(
@@ -152,7 +152,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     yield Trained(corpus=corpus, settings=settings, run_id=tracker.run_id)
 
 
-def _corpus_of(cells: CellBatch, folder: Path) -> Corpus:
+def corpus_of_cells(cells: CellBatch, folder: Path) -> Corpus:
+    """The cells as a corpus of one source, by the real writers."""
     corpus = Corpus.create(folder)
     n_cells = cells.n_cells
     obs = pa.table(

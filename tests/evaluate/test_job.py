@@ -29,7 +29,7 @@ def ask(trained: Trained, recipe: EvaluationRecipe) -> tuple[EvaluationResult, M
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["masked", "finetune", "perturb"])
+@pytest.mark.parametrize("task", ["masked", "finetune", "perturb", "contexts"])
 def test_an_answer_is_logged_whole(trained: Trained, task: str):
     result, tracker = ask(trained, a_recipe(task, finetune=FAST))
     assert tracker.status == "FINISHED"
@@ -107,6 +107,14 @@ def test_a_screen_takes_one_type_and_names_symbols(trained: Trained):
     result, _ = ask(trained, a_recipe("perturb", perturb={"value": "B cell", "n_cells": 4}))
     assert any("4 cells of cell_type B cell" in note for note in result.notes)
     assert all(name.startswith("G") for name in result.tables["genes"].column("symbol").to_pylist())
+
+
+def test_cells_without_a_label_are_left_out_of_contexts_and_counted(trained: Trained):
+    recipe = a_recipe("contexts", contexts={"batch": "tissue"}, where="donor_id <> 'd1'")
+    with pytest.raises(EvaluationError, match="the cells have 0 value of cell_type"):
+        ask(trained, recipe)
+    result, _ = ask(trained, a_recipe("contexts", contexts={"cells_per_group": 5}))
+    assert "75 cells, 3 values of cell_type, 5 of donor_id" in " ".join(result.notes)
 
 
 def test_a_model_is_found_by_folder_name_id_or_as_the_newest(trained: Trained):

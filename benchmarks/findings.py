@@ -1,0 +1,373 @@
+"""What is a small model's pretraining worth? Three sizes at equal tokens, on held-out donors.
+
+    CYTOLAKE_RESOURCES=/data python -m benchmarks.findings --folder findings --epochs 2
+
+Pretrains on three donors of Kang 2018 and asks the five others: `<mask>` cross-entropy beside
+gene frequencies and cell kNN, and whether a gene's states tell the cell type or the batch, beside
+the untrained model. Then another study, pbmc3k. Plain torch in this process, without Ray; only the
+ingest uses it. Runs and answers are kept in `--folder`: the same command goes on where it was
+stopped, and other settings want another folder. Writes docs/findings.md and docs/findings.png.
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from cytolake.corpus.splits import Split
+from cytolake.corpus.store import Corpus
+from cytolake.evaluate.cells import AskedCells, Units, scattered, units_of
+from cytolake.evaluate.guessers import GeneGuessers, fit_guessers, guesses_of_baselines, hide_for
+from cytolake.evaluate.hidden_genes import guesses_of_model
+from cytolake.evaluate.job import evaluate
+from cytolake.evaluate.question import prepare
+from cytolake.evaluate.recipe import EvaluationRecipe
+from cytolake.evaluate.tasks.masked import saved, scores_of_guesses
+from cytolake.platform.configuration import parse_values
+from cytolake.platform.progress import progress
+from cytolake.platform.settings import Settings, load_settings
+from cytolake.platform.storage import write_durably
+from cytolake.platform.tracking import MemoryTracker
+from cytolake.train.checkpoints import (
+    Checkpoint,
+    checkpoints_in,
+    load_checkpoint,
+    read_info,
+    untrained_like,
+)
+from cytolake.train.job import pretrain
+from cytolake.train.recipe import PretrainRecipe
+from cytolake.train.worker import versions
+
+from benchmarks.findings_data import (
+    BOTH_STUDIES,
+    HELD_OUT,
+    LEARNT,
+    OTHER_STUDY,
+    SPLIT,
+    corpus_of_findings,
+)
+from benchmarks.findings_note import write_note
+
+SIZES = {"1 x 32": (1, 32), "2 x 64": (2, 64), "4 x 128": (4, 128)}
+"""Layers and width; feed-forward is twice the width, a head 32 wide."""
+
+CURVE_POINTS = 8
+SEED = 42
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """All that decides the findings; another plan wants another folder.
+
+    Attributes:
+        epochs: passes over the pretraining cells, the same for every size.
+        length: the most tokens of a cell.
+        cells_per_step: the global batch.
+        n_cells: held-out cells that are asked in the end, of each study.
+        n_curve_cells: held-out cells that every checkpoint is asked.
+        n_learnt: the most pretraining cells that the baselines use.
+        threads: arithmetic threads.
+        sizes: which of `SIZES`.
+        split: the corpus's parts.
+        part: of the donors that are held out.
+        other: of another study; empty for none.
+        both: a WHERE clause of the cells that are compared across studies; empty for none.
+    """
+
+    epochs: float
+    length: int = 128
+    cells_per_step: int = 16
+    n_cells: int = 1000
+    n_curve_cells: int = 300
+    n_learnt: int = 20_000
+    threads: int = 2
+    sizes: dict[str, tuple[int, int]]
+    split: dict[str, Any]
+    part: str = HELD_OUT
+    other: str = OTHER_STUDY
+    both: str = BOTH_STUDIES
+
+
+class Answers:
+    """What was found so far, kept in a file; what is there is not done again."""
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        """Go on with a file, or begin one."""
+        self._path = path
+        words = json.loads(json.dumps(asdict(plan)))
+        self.values: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        if self.values.setdefault("plan", words) != words:
+            raise SystemExit(f"{path} holds the answers to another plan: give another folder")
+
+    def get(self, name: str, find: Callable[[], Any]) -> Any:
+        """An answer, found now if it was not before."""
+        if name not in self.values:
+            began, cpu = time.perf_counter(), time.process_time()
+            found = find()
+            spent = {"s": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}
+            self.values[name] = json.loads(json.dumps({"found": found, **spent}))
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(self._path, json.dumps(self.values, indent=1).encode())
+        return self.values[name]["found"]
+
+
+def pretrain_recipe(plan: Plan, name: str, *, n_steps: int) -> PretrainRecipe:
+    """The recipe of one size; only the shape differs from one size to another."""
+    layers, width = plan.sizes[name]
+    values = {
+        "name": f"findings-{layers}x{width}",
+        "data": {"part": LEARNT},
+        "split": plan.split,
+        "encoding": {"length": plan.length},
+        "model": {
+            "layers": layers,
+            "width": width,
+            "heads": max(1, width // 32),
+            "feed_forward": 2 * width,
+        },
+        "training": {
+            "seed": SEED,
+            "epochs": plan.epochs,
+            "cells_per_step": plan.cells_per_step,
+            "cells_per_group": plan.cells_per_step // 2,
+            "pack_tokens": max(2048, plan.length),
+            "log_seconds": 5,
+        },
+        "optimizer": {
+            "peak_lr": 1e-3,
+            "schedule": "cosine",
+            "warmup_steps": min(50, n_steps // 4),
+        },
+        "engine": {"kind": "torch", "workers": 1, "threads": plan.threads},
+        "checkpoints": {"every_steps": max(1, n_steps // CURVE_POINTS), "keep": 1000},
+    }
+    return parse_values(values, PretrainRecipe, origin="findings")
+
+
+def find_out(corpus_uri: str, plan: Plan, folder: Path, settings: Settings) -> dict[str, Any]:
+    """Train and ask; answers that are in the folder are taken from there."""
+    torch.set_num_threads(plan.threads)
+    answers = Answers(folder / "answers.json", plan)
+    answers.get("machine", _machine)
+    corpus = Corpus.open(corpus_uri)
+    n_learnt = corpus.select(
+        None, split=parse_values(plan.split, Split, origin="findings"), part=LEARNT
+    ).n_cells
+    n_groups = -(-n_learnt // (plan.cells_per_step // 2))
+    n_steps = max(1, round(plan.epochs * -(-n_groups // 2)))
+    places: dict[str, Path] = {}
+    for name in plan.sizes:
+        recipe = pretrain_recipe(plan, name, n_steps=n_steps)
+        places[name] = settings.home / "runs" / recipe.name
+        answers.get(f"training/{name}", lambda r=recipe: _train(corpus_uri, r, settings))
+    asking = _Asking(corpus_uri, plan, places)
+    answers.get("cells", asking.counts)
+    answers.get("baselines", asking.settings_of_baselines)
+    for name in plan.sizes:
+        answers.get(f"curve/{name}", lambda n=name: asking.curve(n))
+    answers.get("curve/baselines", asking.baselines_of_curve)
+    answers.get("masked", lambda: asking.masked(plan.part))
+    for name in plan.sizes:
+        answers.get(
+            f"contexts/{name}",
+            lambda n=name: _contexts(corpus_uri, places[n], settings, part=plan.part),
+        )
+    if plan.other:
+        answers.get("masked/other", lambda: asking.masked(plan.other))
+    if plan.both:
+        for name in plan.sizes:
+            answers.get(
+                f"contexts/studies/{name}",
+                lambda n=name: _contexts(
+                    corpus_uri, places[n], settings, batch="source_id", part=None, where=plan.both
+                ),
+            )
+    return answers.values
+
+
+class _Asking:
+    """Cells, positions and baselines, the same for all sizes."""
+
+    def __init__(self, corpus_uri: str, plan: Plan, places: dict[str, Path]) -> None:
+        self._corpus_uri, self._plan, self._places = corpus_uri, plan, places
+        self._guessers: GeneGuessers | None = None
+
+    def _any(self) -> Path:
+        return checkpoints_in(next(iter(self._places.values())) / "checkpoints")[-1]
+
+    def _cells(self, part: str, most: int) -> tuple[Checkpoint, AskedCells, Units]:
+        recipe = _recipe("masked", part=part)
+        question = prepare(self._corpus_uri, recipe, self._any(), None)
+        rows, names, _ = question.rows_with_units("donor_id")
+        order = scattered(question.selection.content_key[rows], SEED)
+        chosen = np.sort(order[:most])
+        cells = question.read(rows[chosen])
+        return question.checkpoint, cells, units_of(names[chosen], "donor_id")
+
+    def guessers(self) -> GeneGuessers:
+        if self._guessers is None:
+            question = prepare(self._corpus_uri, _recipe("masked"), self._any(), None)
+            learnt = question.pretraining_cells(
+                most=self._plan.n_learnt, seed=SEED, columns=("donor_id",)
+            )
+            self._guessers = fit_guessers(
+                question.checkpoint, learnt.tokens, learnt.columns["donor_id"], seed=SEED
+            )
+        return self._guessers
+
+    def settings_of_baselines(self) -> dict[str, float]:
+        """What was chosen on the pretraining cells."""
+        found = self.guessers()
+        return {
+            "k": found.neighbours.n_neighbours,
+            "kNN strength": found.neighbours.strength,
+            "rank strength": found.table.strength,
+            "n_cells": found.neighbours.n_cells,
+            "n_tokens": found.table.n_tokens,
+        }
+
+    def counts(self) -> dict[str, Any]:
+        """Cells and tokens of the pretraining, and the vocabulary."""
+        question = prepare(self._corpus_uri, _recipe("masked"), self._any(), None)
+        learnt = question.pretraining_cells(most=10**9, seed=SEED).tokens
+        model = {
+            name: load_checkpoint(place).model.num_parameters()
+            for name, place in self._places.items()
+        }
+        return {
+            "learnt cells": learnt.n_cells,
+            "learnt tokens": len(learnt.tokens),
+            "held-out cells": question.selection.n_cells,
+            "vocabulary": question.checkpoint.vocabulary.size,
+            "parameters": model,
+        }
+
+    def curve(self, name: str) -> list[tuple[float, float]]:
+        """Epochs seen and the loss on held-out donors, for each checkpoint; 0 is untrained."""
+        checkpoint, cells, _ = self._cells(self._plan.part, self._plan.n_curve_cells)
+        hidden = hide_for(checkpoint, cells.tokens, seed=SEED, pack_tokens=8192)
+        places = checkpoints_in(self._places[name] / "checkpoints")
+        fresh = untrained_like(load_checkpoint(places[-1]), SEED)
+        points = [(0.0, float(guesses_of_model(fresh.model, hidden).losses.mean()))]
+        with progress(f"curve {name}", len(places), "checkpoints") as bar:
+            for place in places:
+                model = load_checkpoint(place).model
+                loss = float(guesses_of_model(model, hidden).losses.mean())
+                points.append((read_info(place).epoch, loss))
+                bar.advance(1)
+        return points
+
+    def baselines_of_curve(self) -> dict[str, float]:
+        """The baselines' losses at the positions of the curve."""
+        checkpoint, cells, _ = self._cells(self._plan.part, self._plan.n_curve_cells)
+        hidden = hide_for(checkpoint, cells.tokens, seed=SEED, pack_tokens=8192)
+        found = guesses_of_baselines(self.guessers(), hidden)
+        return {name: float(guess.losses.mean()) for name, guess in found.items()}
+
+    def masked(self, part: str) -> dict[str, Any]:
+        """Scores of all sizes, untrained and trained, and of the baselines, at one set of genes."""
+        checkpoint, cells, units = self._cells(part, self._plan.n_cells)
+        hidden = hide_for(checkpoint, cells.tokens, seed=SEED, pack_tokens=8192)
+        baselines = guesses_of_baselines(self.guessers(), hidden)
+        trained = {}
+        for name, place in self._places.items():
+            trained[name] = guesses_of_model(load_checkpoint(place).model, hidden)
+        everyone = {**baselines, **trained}
+        scores = scores_of_guesses(everyone, hidden, units, seed=SEED)
+        gains = {
+            name: [
+                asdict(saved(ours, theirs, hidden, units, model=other, seed=SEED))
+                for other, theirs in everyone.items()
+                if other != name
+            ]
+            for name, ours in trained.items()
+        }
+        return {
+            "scores": [asdict(score) for score in scores],
+            "saved": gains,
+            "n_positions": len(hidden.truth_m),
+            "n_cells": len(hidden.cells),
+        }
+
+
+def _train(corpus_uri: str, recipe: PretrainRecipe, settings: Settings) -> dict[str, Any]:
+    run = pretrain(corpus_uri, recipe, settings, tracker=MemoryTracker())
+    if run.status == "stopped":
+        raise SystemExit(f"{recipe.name}: {run.message}")
+    cells = sum(report["n_cells"] for report in run.metrics)
+    seconds = sum(report["n_cells"] / report["cells_per_s"] for report in run.metrics)
+    tokens = sum(
+        report["tokens_per_s"] * report["n_cells"] / report["cells_per_s"] for report in run.metrics
+    )
+    last = run.metrics[-1]
+    return {
+        "steps": run.step,
+        "cells": cells,
+        "tokens": tokens,
+        "train_s": seconds,
+        "loss": last["loss"],
+        "recipe": recipe.model_dump(mode="json"),
+        "whole": run.status == "finished" and run.records[0]["resumed_at_step"] == 0,
+    }
+
+
+def _contexts(
+    corpus_uri: str, place: Path, settings: Settings, *, batch: str = "donor_id", **asked: Any
+) -> dict[str, Any]:
+    # The last layer: the last but one of a model of one layer is its embeddings, without context.
+    recipe = _recipe("contexts", model=str(place), contexts={"batch": batch, "layer": -1}, **asked)
+    result = evaluate(corpus_uri, recipe, settings, tracker=MemoryTracker())
+    return {
+        "scores": [asdict(score) for score in result.scores],
+        "verdict": result.verdict,
+        "notes": list(result.notes),
+    }
+
+
+def _recipe(task: str, **changes: Any) -> EvaluationRecipe:
+    values = {"name": f"findings-{task}", "task": task, "seed": SEED, **changes}
+    return parse_values(values, EvaluationRecipe, origin="findings")
+
+
+def _machine() -> dict[str, Any]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    processor = f"{os.cpu_count()} cores {models[0] if models else platform.machine()}"
+    return {
+        "machine": f"{processor}, {gigabytes:.0f} GiB",
+        "versions": versions(),
+        "date": date.today().isoformat(),
+    }
+
+
+def main(
+    folder: Annotated[Path, typer.Option(help="Corpus, runs and answers; kept.")] = Path(
+        "findings"
+    ),
+    epochs: Annotated[float, typer.Option(help="Passes over the pretraining cells.")] = 2.0,
+    threads: Annotated[int, typer.Option(help="Arithmetic threads.")] = 2,
+    corpus: Annotated[str | None, typer.Option(help="A corpus with both studies.")] = None,
+    docs: Annotated[Path, typer.Option(help="Where the note goes.")] = Path("docs"),
+) -> None:
+    """Find out, and write it down."""
+    folder = folder.absolute()
+    settings = load_settings().model_copy(update={"home": folder, "tracking": None})
+    lake = corpus or corpus_of_findings(folder, settings)
+    plan = Plan(epochs=epochs, threads=threads, sizes=SIZES, split=SPLIT)
+    answers = find_out(lake, plan, folder, settings)
+    command = f"python -m benchmarks.findings --folder findings --epochs {epochs:g}"
+    write_note(answers, docs, command=command if threads == 2 else f"{command} --threads {threads}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

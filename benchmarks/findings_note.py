@@ -1,0 +1,241 @@
+"""Answers of the findings as a page and a plot. Knows no model: it reads what was kept.
+
+Words follow the intervals: ahead, behind, or not told apart.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cytolake.evaluate.contexts import DIFFERENCE, GAIN, SAME_BATCH, SAME_LABEL
+from cytolake.evaluate.figures import ACCENT, INK, SOFT, WARM
+from cytolake.evaluate.guessers import BASELINES, BY_RANK_UNSEEN, NEIGHBOURS
+from cytolake.evaluate.results import compare, joined
+from cytolake.evaluate.scores import Score
+from cytolake.evaluate.tasks.contexts import CHECKPOINT, UNTRAINED
+from cytolake.evaluate.tasks.masked import CROSS_ENTROPY, TOP_1, TOP_10
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Answers = Mapping[str, Any]
+
+
+def write_note(answers: Answers, docs: Path, *, command: str) -> None:
+    """Write findings.md and findings.png."""
+    docs.mkdir(parents=True, exist_ok=True)
+    (docs / "findings.md").write_text(note(answers, command=command), encoding="utf-8")
+    curve_figure(answers).savefig(docs / "findings.png", dpi=110)
+
+
+def note(answers: Answers, *, command: str) -> str:
+    """The page."""
+    parts = [
+        _head(answers, command),
+        _trained(answers),
+        _guessed(answers, "masked", "On held-out donors of the same study"),
+    ]
+    if "masked/other" in answers:
+        parts.append(_guessed(answers, "masked/other", "On another study"))
+    parts.append(_contexts(answers, "contexts", "Cell type or donor?"))
+    if f"contexts/studies/{_sizes(answers)[0]}" in answers:
+        parts.append(_contexts(answers, "contexts/studies", "Cell type or study?"))
+    return "\n\n".join([*parts, _limits()]) + "\n"
+
+
+def _found(answers: Answers, name: str) -> Any:
+    return answers[name]["found"]
+
+
+def _sizes(answers: Answers) -> list[str]:
+    return list(answers["plan"]["sizes"])
+
+
+def _scores(values: Sequence[Mapping[str, Any]]) -> list[Score]:
+    return [Score(**value) for value in values]
+
+
+def _head(answers: Answers, command: str) -> str:
+    machine, plan, cells = _found(answers, "machine"), answers["plan"], _found(answers, "cells")
+    versions = ", ".join(f"{name} {value}" for name, value in machine["versions"].items())
+    cpu = sum(value["cpu_s"] for name, value in answers.items() if name != "plan")
+    clock = sum(value["s"] for name, value in answers.items() if name != "plan")
+    whole = all(_found(answers, f"training/{name}")["whole"] for name in _sizes(answers))
+    stopped = "" if whole else "; more, for a training was stopped and gone on with"
+    return f"""# Findings: what small models learn
+
+Three sizes of one model at equal tokens, on real cells of donors that no model has seen, beside
+baselines without a model. Nothing here was chosen on the held-out donors.
+
+Command: `CYTOLAKE_RESOURCES=... {command}` ({machine["date"]}).
+Machine: {machine["machine"]}, no GPU, other work beside it. Versions: {versions}.
+Budget: {cpu / 3600:.2f} CPU hours ({clock / 3600:.2f} h by the clock), ingest not counted{stopped}.
+
+Pretrained on {cells["learnt cells"]:,} control PBMC of three donors of Kang 2018 (1015, 1256, 1488)
+and on nothing else; {cells["learnt tokens"]:,} tokens an epoch, {plan["epochs"]:g} epochs, at most
+{plan["length"]} genes a cell, {cells["vocabulary"]:,} tokens in the vocabulary. The file has 1,287
+expressed genes of one pooled run of eight lupus patients. Asked: {cells["held-out cells"]:,} cells
+of the five other donors. Another study: pbmc3k, one healthy donor, read through the same vocabulary
+and medians; no model and no baseline has seen it."""
+
+
+def _trained(answers: Answers) -> str:
+    rows = []
+    recipe = _found(answers, f"training/{_sizes(answers)[0]}")["recipe"]
+    for name in _sizes(answers):
+        run = _found(answers, f"training/{name}")
+        parameters = _found(answers, "cells")["parameters"][name]
+        rows.append(
+            f"| {name} | {parameters:,} | {run['steps']:,} | {run['cells']:,} | "
+            f"{run['tokens'] / 1e6:.2f} M | {run['train_s']:,.0f} s | "
+            f"{answers[f'training/{name}']['cpu_s']:,.0f} s{'' if run['whole'] else ' and more'} | "
+            f"{run['loss']:.3f} |"
+        )
+    optimizer, training = recipe["optimizer"], recipe["training"]
+    table = "\n".join(rows)
+    return f"""## What was trained
+
+| layers x width | parameters | steps | cells | tokens | by the clock | CPU | last training loss |
+|---|---|---|---|---|---|---|---|
+{table}
+
+Equal for all: the same packs in the same order, {training["cells_per_step"]} cells a step, AdamW
+with peak {optimizer["peak_lr"]:g} ({optimizer["schedule"]} schedule, {optimizer["warmup_steps"]}
+steps of warm-up), seed {training["seed"]}, plain torch, one process, threads:
+{recipe["engine"]["threads"]}. No setting was tuned by size. The training loss counts all chosen
+tokens; the scores below `<mask>` only.
+
+![Loss on held-out donors by tokens seen, and what the states tell](findings.png)"""
+
+
+def _guessed(answers: Answers, key: str, title: str) -> str:
+    found = _found(answers, key)
+    scores = {(s.name, s.model): s for s in _scores(found["scores"])}
+    sizes, chosen = _sizes(answers), _found(answers, "baselines")
+    rows = []
+    for model in (*BASELINES, *sizes):
+        cells = [scores[name, model].text for name in (CROSS_ENTROPY, TOP_1, TOP_10)]
+        shown = f"model {model}" if model in sizes else model
+        rows.append(f"| {shown} | {' | '.join(_short(cell) for cell in cells)} |")
+    unit = scores[CROSS_ENTROPY, sizes[0]]
+    beside = "" if unit.unit == "donors" else " (cells, not donors: optimistic)"
+    words = [f"- {name}: {_words(found['saved'][name])}." for name in sizes]
+    table, told = "\n".join(rows), "\n".join(words)
+    return f"""## {title}
+
+{found["n_positions"]:,} `<mask>` positions of {found["n_cells"]:,} cells, the same for every row.
+95 % intervals over {unit.n} {unit.unit}{beside}; {unit.method}.
+
+| who | cross-entropy, nats | top 1 | top 10 |
+|---|---|---|---|
+{table}
+
+Nats a position that each model saves, paired by position:
+
+{told}
+
+Cell kNN took k = {chosen["k"]} and {chosen["kNN strength"]:g} genes' worth of smoothing, the
+rank-unigram {chosen["rank strength"]:g}; all chosen on the pretraining donors."""
+
+
+def _words(saved: Sequence[Mapping[str, Any]]) -> str:
+    told = {score.model: compare(score) for score in _scores(saved)}
+    return "; ".join(f"against {model} {words}" for model, words in told.items())
+
+
+def _short(text: str) -> str:
+    return text.split("], ")[0] + "]" if "], " in text else text
+
+
+def _contexts(answers: Answers, key: str, title: str) -> str:
+    sizes = _sizes(answers)
+    rows, verdicts = [], []
+    for name in sizes:
+        found = _found(answers, f"{key}/{name}")
+        scores = {(s.name, s.model): s for s in _scores(found["scores"])}
+        for model in (CHECKPOINT, UNTRAINED):
+            values = [_short(scores[n, model].text) for n in (SAME_LABEL, SAME_BATCH, DIFFERENCE)]
+            shown = name if model == CHECKPOINT else f"{name}, untrained"
+            rows.append(f"| {shown} | {' | '.join(values)} |")
+        verdicts.append(f"- {name}: {_of_gain(scores[GAIN, CHECKPOINT])}")
+    notes = " ".join(f"{note}." for note in found["notes"] if "seen cells" not in note)
+    table, told = "\n".join(rows), "\n".join(verdicts)
+    return f"""## {title}
+
+States of one gene at one rank, centred per gene: cosines across batches inside a cell type, across
+cell types inside a batch, and the difference. Above 0: more of the type than of the batch.
+
+| who | across batches, one type | across types, one batch | difference |
+|---|---|---|---|
+{table}
+
+What training did to the difference:
+
+{told}
+
+{notes}"""
+
+
+def _of_gain(score: Score) -> str:
+    if not (math.isfinite(score.low) and math.isfinite(score.high)):
+        return f"{score.value:+.3f}; no interval, for one side has one donor only"
+    side = "more of the type" if score.value > 0 else "more of the batch"
+    words = "not told apart from nothing" if score.low <= 0 <= score.high else side
+    return f"{score.value:+.3f} [{score.low:+.3f}, {score.high:+.3f}], {words}"
+
+
+def _limits() -> str:
+    blind = joined(["the unigrams", BY_RANK_UNSEEN, NEIGHBOURS])
+    return f"""## What this does not say
+
+- One study of one tissue, a panel of expressed genes, minutes of training: the numbers are of these
+  cells and these budgets, and no law of scale can be read from three sizes.
+- Equal tokens are not equal cost: the largest model took the most time, and a smaller one would see
+  more tokens in it.
+- Genes of a cell are sorted by count over median. Where many counts are 1, the order among them is
+  that of the medians, so that the genes beside a mask narrow its answer down. A model can use that;
+  {blind} do not look
+  at the genes beside it. How much of a model's lead is this arithmetic, and how much biology, was
+  not measured here.
+- The donors of Kang 2018 were pooled in one run, so that they differ as people and not as batches;
+  the two studies differ in everything, and one of them has one donor."""
+
+
+def curve_figure(answers: Answers) -> "Figure":
+    """Loss on held-out donors by tokens seen, and the differences of cosines."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+    per_epoch = _found(answers, "cells")["learnt tokens"] / 1e6
+    sizes = _sizes(answers)
+    for name, color in zip(sizes, (SOFT, WARM, ACCENT), strict=False):
+        points = _found(answers, f"curve/{name}")
+        tokens = [epoch * per_epoch for epoch, _ in points]
+        left.plot(tokens, [loss for _, loss in points], "o-", ms=3, color=color, label=name)
+    for (name, loss), style in zip(
+        _found(answers, "curve/baselines").items(), (":", "-.", "--", "-"), strict=True
+    ):
+        left.axhline(loss, color=INK, lw=0.9, ls=style, label=name)
+    left.set_xlabel("tokens seen (millions)")
+    left.set_ylabel("nats at <mask>, held-out donors")
+    left.legend(fontsize=7, frameon=False)
+    right.axvline(0, color=SOFT, lw=0.8)
+    for row, name in enumerate(sizes):
+        scores = _scores(_found(answers, f"contexts/{name}")["scores"])
+        for model, color, shift in ((CHECKPOINT, ACCENT, -0.12), (UNTRAINED, WARM, 0.12)):
+            [score] = [s for s in scores if (s.name, s.model) == (DIFFERENCE, model)]
+            if math.isfinite(score.low) and math.isfinite(score.high):
+                right.plot([score.low, score.high], [row + shift] * 2, color=color, alpha=0.6, lw=2)
+            label = model if row == 0 else None
+            right.plot([score.value], [row + shift], "o", color=color, label=label)
+    right.set_yticks(range(len(sizes)), sizes)
+    right.set_ylim(len(sizes) - 0.5, -0.5)
+    right.set_xlabel("cosine: type over donor")
+    right.legend(fontsize=7, frameon=False)
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(color="#e6eaef")
+        axis.tick_params(labelsize=8)
+    return figure
