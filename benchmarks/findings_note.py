@@ -60,7 +60,6 @@ def _head(answers: Answers, command: str) -> str:
     machine, plan, cells = _found(answers, "machine"), answers["plan"], _found(answers, "cells")
     versions = ", ".join(f"{name} {value}" for name, value in machine["versions"].items())
     cpu = sum(value["cpu_s"] for name, value in answers.items() if name != "plan")
-    clock = sum(value["s"] for name, value in answers.items() if name != "plan")
     whole = all(_found(answers, f"training/{name}")["whole"] for name in _sizes(answers))
     stopped = "" if whole else "; more, for a training was stopped and gone on with"
     return f"""# Findings: what small models learn
@@ -70,7 +69,7 @@ baselines without a model. Nothing here was chosen on the held-out donors.
 
 Command: `CYTOLAKE_RESOURCES=... {command}` ({machine["date"]}).
 Machine: {machine["machine"]}, no GPU, other work beside it. Versions: {versions}.
-Budget: {cpu / 3600:.2f} CPU hours ({clock / 3600:.2f} h by the clock), ingest not counted{stopped}.
+Budget: {cpu / 3600:.2f} CPU hours in all, ingest not counted{stopped}.
 
 Pretrained on {cells["learnt cells"]:,} control PBMC of three donors of Kang 2018 (1015, 1256, 1488)
 and on nothing else; {cells["learnt tokens"]:,} tokens an epoch, {plan["epochs"]:g} epochs, at most

@@ -70,10 +70,14 @@ def test_every_type_of_the_other_study_has_a_name_or_none():
 def test_the_same_seed_gives_the_same_findings_and_a_second_call_does_nothing(tmp_path: Path):
     corpus = corpus_of_cells(typed_cells(240, seed=1), tmp_path / "lake")
     found: list[dict[str, Any]] = []
+    alone = find_out(str(corpus.folder), TINY, tmp_path / "one", Settings(home=tmp_path / "one"),
+                     only="2 x 16")  # fmt: skip
+    assert list(alone) == ["plan", "training/2 x 16"]
     for name in ("one", "two", "one"):
         settings = Settings(home=tmp_path / name)
         found.append(find_out(str(corpus.folder), TINY, tmp_path / name, settings))
     first, again, same = found
+    assert first["training/2 x 16"] == alone["training/2 x 16"]
     assert same == first  # times and all: nothing was done again
     for key in first:
         if key.startswith(("curve", "masked", "contexts", "baselines")):
