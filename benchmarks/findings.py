@@ -20,34 +20,20 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
 from cytolake.corpus.splits import Split
 from cytolake.corpus.store import Corpus
-from cytolake.evaluate.cells import AskedCells, Units, scattered, units_of
-from cytolake.evaluate.guessers import GeneGuessers, fit_guessers, guesses_of_baselines, hide_for
-from cytolake.evaluate.hidden_genes import guesses_of_model
 from cytolake.evaluate.job import evaluate
-from cytolake.evaluate.question import prepare
-from cytolake.evaluate.recipe import EvaluationRecipe
-from cytolake.evaluate.tasks.masked import saved, scores_of_guesses
 from cytolake.platform.configuration import parse_values
-from cytolake.platform.progress import progress
 from cytolake.platform.settings import Settings, load_settings
 from cytolake.platform.storage import write_durably
 from cytolake.platform.tracking import MemoryTracker
-from cytolake.train.checkpoints import (
-    Checkpoint,
-    checkpoints_in,
-    load_checkpoint,
-    read_info,
-    untrained_like,
-)
 from cytolake.train.job import pretrain
 from cytolake.train.recipe import PretrainRecipe
 from cytolake.train.worker import versions
 
+from benchmarks.findings_asked import Asking, question_of
 from benchmarks.findings_data import (
     BOTH_STUDIES,
     HELD_OUT,
@@ -190,12 +176,19 @@ def find_out(
     answers = Answers(folder / "answers.json", plan)
     answers.values |= trained
     answers.get("machine", _machine)
-    asking = _Asking(corpus_uri, plan, places)
+    asking = Asking(
+        corpus_uri=corpus_uri,
+        places=places,
+        seed=SEED,
+        n_cells=plan.n_cells,
+        n_curve_cells=plan.n_curve_cells,
+        n_learnt=plan.n_learnt,
+    )
     answers.get("cells", asking.counts)
     answers.get("baselines", asking.settings_of_baselines)
     for name in plan.sizes:
-        answers.get(f"curve/{name}", lambda n=name: asking.curve(n))
-    answers.get("curve/baselines", asking.baselines_of_curve)
+        answers.get(f"curve/{name}", lambda n=name: asking.curve(n, plan.part))
+    answers.get("curve/baselines", lambda: asking.baselines_of_curve(plan.part))
     answers.get("masked", lambda: asking.masked(plan.part))
     for name in plan.sizes:
         answers.get(
@@ -213,111 +206,6 @@ def find_out(
                 ),
             )
     return answers.values
-
-
-class _Asking:
-    """Cells, positions and baselines, the same for all sizes."""
-
-    def __init__(self, corpus_uri: str, plan: Plan, places: dict[str, Path]) -> None:
-        self._corpus_uri, self._plan, self._places = corpus_uri, plan, places
-        self._guessers: GeneGuessers | None = None
-
-    def _any(self) -> Path:
-        return checkpoints_in(next(iter(self._places.values())) / "checkpoints")[-1]
-
-    def _cells(self, part: str, most: int) -> tuple[Checkpoint, AskedCells, Units]:
-        recipe = _recipe("masked", part=part)
-        question = prepare(self._corpus_uri, recipe, self._any(), None)
-        rows, names, _ = question.rows_with_units("donor_id")
-        order = scattered(question.selection.content_key[rows], SEED)
-        chosen = np.sort(order[:most])
-        cells = question.read(rows[chosen])
-        return question.checkpoint, cells, units_of(names[chosen], "donor_id")
-
-    def guessers(self) -> GeneGuessers:
-        if self._guessers is None:
-            question = prepare(self._corpus_uri, _recipe("masked"), self._any(), None)
-            learnt = question.pretraining_cells(
-                most=self._plan.n_learnt, seed=SEED, columns=("donor_id",)
-            )
-            self._guessers = fit_guessers(
-                question.checkpoint, learnt.tokens, learnt.columns["donor_id"], seed=SEED
-            )
-        return self._guessers
-
-    def settings_of_baselines(self) -> dict[str, float]:
-        """What was chosen on the pretraining cells."""
-        found = self.guessers()
-        return {
-            "k": found.neighbours.n_neighbours,
-            "kNN strength": found.neighbours.strength,
-            "rank strength": found.table.strength,
-            "n_cells": found.neighbours.n_cells,
-            "n_tokens": found.table.n_tokens,
-        }
-
-    def counts(self) -> dict[str, Any]:
-        """Cells and tokens of the pretraining, and the vocabulary."""
-        question = prepare(self._corpus_uri, _recipe("masked"), self._any(), None)
-        learnt = question.pretraining_cells(most=10**9, seed=SEED).tokens
-        model = {
-            name: load_checkpoint(place).model.num_parameters()
-            for name, place in self._places.items()
-        }
-        return {
-            "learnt cells": learnt.n_cells,
-            "learnt tokens": len(learnt.tokens),
-            "held-out cells": question.selection.n_cells,
-            "vocabulary": question.checkpoint.vocabulary.size,
-            "parameters": model,
-        }
-
-    def curve(self, name: str) -> list[tuple[float, float]]:
-        """Epochs seen and the loss on held-out donors, for each checkpoint; 0 is untrained."""
-        checkpoint, cells, _ = self._cells(self._plan.part, self._plan.n_curve_cells)
-        hidden = hide_for(checkpoint, cells.tokens, seed=SEED, pack_tokens=8192)
-        places = checkpoints_in(self._places[name] / "checkpoints")
-        fresh = untrained_like(load_checkpoint(places[-1]), SEED)
-        points = [(0.0, float(guesses_of_model(fresh.model, hidden).losses.mean()))]
-        with progress(f"curve {name}", len(places), "checkpoints") as bar:
-            for place in places:
-                model = load_checkpoint(place).model
-                loss = float(guesses_of_model(model, hidden).losses.mean())
-                points.append((read_info(place).epoch, loss))
-                bar.advance(1)
-        return points
-
-    def baselines_of_curve(self) -> dict[str, float]:
-        """The baselines' losses at the positions of the curve."""
-        checkpoint, cells, _ = self._cells(self._plan.part, self._plan.n_curve_cells)
-        hidden = hide_for(checkpoint, cells.tokens, seed=SEED, pack_tokens=8192)
-        found = guesses_of_baselines(self.guessers(), hidden)
-        return {name: float(guess.losses.mean()) for name, guess in found.items()}
-
-    def masked(self, part: str) -> dict[str, Any]:
-        """Scores of all sizes, untrained and trained, and of the baselines, at one set of genes."""
-        checkpoint, cells, units = self._cells(part, self._plan.n_cells)
-        hidden = hide_for(checkpoint, cells.tokens, seed=SEED, pack_tokens=8192)
-        baselines = guesses_of_baselines(self.guessers(), hidden)
-        trained = {}
-        for name, place in self._places.items():
-            trained[name] = guesses_of_model(load_checkpoint(place).model, hidden)
-        everyone = {**baselines, **trained}
-        scores = scores_of_guesses(everyone, hidden, units, seed=SEED)
-        gains = {
-            name: [
-                asdict(saved(ours, theirs, hidden, units, model=other, seed=SEED))
-                for other, theirs in everyone.items()
-                if other != name
-            ]
-            for name, ours in trained.items()
-        }
-        return {
-            "scores": [asdict(score) for score in scores],
-            "saved": gains,
-            "n_positions": len(hidden.truth_m),
-            "n_cells": len(hidden.cells),
-        }
 
 
 def _train(corpus_uri: str, recipe: PretrainRecipe, settings: Settings) -> dict[str, Any]:
@@ -345,18 +233,14 @@ def _contexts(
     corpus_uri: str, place: Path, settings: Settings, *, batch: str = "donor_id", **asked: Any
 ) -> dict[str, Any]:
     # The last layer: the last but one of a model of one layer is its embeddings, without context.
-    recipe = _recipe("contexts", model=str(place), contexts={"batch": batch, "layer": -1}, **asked)
+    settled = {"model": str(place), "contexts": {"batch": batch, "layer": -1}, **asked}
+    recipe = question_of("contexts", SEED, **settled)
     result = evaluate(corpus_uri, recipe, settings, tracker=MemoryTracker())
     return {
         "scores": [asdict(score) for score in result.scores],
         "verdict": result.verdict,
         "notes": list(result.notes),
     }
-
-
-def _recipe(task: str, **changes: Any) -> EvaluationRecipe:
-    values = {"name": f"findings-{task}", "task": task, "seed": SEED, **changes}
-    return parse_values(values, EvaluationRecipe, origin="findings")
 
 
 def _machine() -> dict[str, Any]:

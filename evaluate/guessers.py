@@ -12,11 +12,13 @@ from ..train.checkpoints import Checkpoint
 from ..train.encodings.tokens import TokenBatch
 from .baselines import RankUnigram, fit_rank_unigram
 from .hidden_genes import Guesses, HiddenGenes, false_share_of, hide_genes
+from .median_order import MedianOrder, fit_median_order, order_of_medians
 from .neighbours import CellNeighbours, fit_neighbours
 
 UNIGRAM, BY_RANK = "unigram", "rank-unigram"
 BY_RANK_UNSEEN, NEIGHBOURS = "rank-unigram without visible genes", "cell kNN"
-BASELINES = (UNIGRAM, BY_RANK, BY_RANK_UNSEEN, NEIGHBOURS)
+IN_ORDER = "cell kNN in the order of medians"
+BASELINES = (UNIGRAM, BY_RANK, BY_RANK_UNSEEN, NEIGHBOURS, IN_ORDER)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,10 +28,12 @@ class GeneGuessers:
     Attributes:
         table: gene frequencies, by rank and over all.
         neighbours: the pretraining cells near a cell.
+        in_order: the same, with what the order of medians tells.
     """
 
     table: RankUnigram
     neighbours: CellNeighbours
+    in_order: MedianOrder
 
 
 def hide_for(
@@ -77,16 +81,25 @@ def fit_guessers(
         n_special=n_special,
         length=checkpoint.encoding.length,
     )
+    share = false_share_of(checkpoint.info.pretrain_recipe.objective)
     neighbours = fit_neighbours(
         pretraining,
         table,
         n_special=n_special,
         leading=leading,
         units_c=units_c,
-        false_share=false_share_of(checkpoint.info.pretrain_recipe.objective),
+        false_share=share,
         seed=seed,
     )
-    return GeneGuessers(table=table, neighbours=neighbours)
+    in_order = fit_median_order(
+        pretraining,
+        neighbours,
+        order_of_medians(checkpoint.vocabulary, checkpoint.medians),
+        units_c=units_c,
+        false_share=share,
+        seed=seed,
+    )
+    return GeneGuessers(table=table, neighbours=neighbours, in_order=in_order)
 
 
 def guesses_of_baselines(guessers: GeneGuessers, hidden: HiddenGenes) -> dict[str, Guesses]:
@@ -109,6 +122,19 @@ def guesses_of_baselines(guessers: GeneGuessers, hidden: HiddenGenes) -> dict[st
                 for cell in hidden.cells
             ]
         )
+    found[IN_ORDER] = Guesses.joined(
+        [
+            guessers.in_order.guess(
+                hidden.rank_m[cell.positions],
+                hidden.truth_m[cell.positions],
+                cell.visible,
+                hidden.before_m[cell.positions],
+                hidden.after_m[cell.positions],
+                false_share=share,
+            )
+            for cell in hidden.cells
+        ]
+    )
     return found
 
 

@@ -20,6 +20,9 @@ from ..train.packing import packs_of
 from ..train.recipe import ObjectiveRecipe
 from .metrics import cross_entropies, ranks_of_truth
 
+NOBODY = -1
+"""Stands for the gene beside a position where none is visible on that side."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AskedCell:
@@ -45,6 +48,8 @@ class HiddenGenes:
         cell_m: each position's cell, a row of the batch that was asked. Shape (m,).
         rank_m: how many genes stand before it in its cell. Shape (m,).
         truth_m: the gene that stands there. Shape (m,).
+        before_m: the nearest visible gene before it; `NOBODY` where there is none. Shape (m,).
+        after_m: the same after it. Shape (m,).
         false_share: the expected share of visible genes that are not the cell's own, > 0.
     """
 
@@ -54,6 +59,8 @@ class HiddenGenes:
     cell_m: NDArray[np.int64]
     rank_m: NDArray[np.int64]
     truth_m: NDArray[np.int64]
+    before_m: NDArray[np.int64]
+    after_m: NDArray[np.int64]
     false_share: float
 
 
@@ -108,6 +115,8 @@ def hide_genes(
     cell_m: list[NDArray[np.int64]] = []
     rank_m: list[NDArray[np.int64]] = []
     truth_m: list[NDArray[np.int64]] = []
+    before_m: list[NDArray[np.int64]] = []
+    after_m: list[NDArray[np.int64]] = []
     n_asked = 0
     for pack in packs_of(tokens, max(pack_tokens, int(tokens.lengths.max(initial=1)))):
         hidden = mask_pack(
@@ -128,6 +137,10 @@ def hide_genes(
             if n_here:
                 positions = slice(n_asked, n_asked + n_here)
                 cells.append(AskedCell(positions=positions, visible=shown[shown >= n_special]))
+                at = np.flatnonzero(shown == MASK)
+                before, after = beside(shown, shown >= n_special, at)
+                before_m.append(before)
+                after_m.append(after)
             n_asked += n_here
         packs.append(hidden)
         rows.append(here)
@@ -146,8 +159,26 @@ def hide_genes(
         cell_m=np.concatenate(cell_m),
         rank_m=np.concatenate(rank_m),
         truth_m=np.concatenate(truth_m),
+        before_m=np.concatenate(before_m),
+        after_m=np.concatenate(after_m),
         false_share=false_share_of(objective),
     )
+
+
+def beside(
+    tokens: NDArray[np.integer], is_visible: NDArray[np.bool_], places_m: NDArray[np.integer]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The nearest visible tokens before and after some places; `NOBODY` where there is none.
+
+    Args:
+        tokens: a cell's tokens by rank.
+        is_visible: which of them are seen.
+        places_m: places that are not. Shape (m,).
+    """
+    shown = np.flatnonzero(is_visible)
+    at_m = np.searchsorted(shown, places_m)
+    padded = np.concatenate([[NOBODY], tokens[shown], [NOBODY]]).astype(np.int64)
+    return padded[at_m], padded[at_m + 1]
 
 
 def false_share_of(objective: ObjectiveRecipe) -> float:

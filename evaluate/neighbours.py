@@ -10,7 +10,7 @@ k and the smoothing are chosen on pretraining cells alone: each asks only cells 
 Array suffixes: c pretraining cell, b rank bin, v token of the vocabulary, m masked position.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +30,9 @@ N_TRIED = 200
 
 HIDE_EVERY = 7
 """Of a cell that is tried every seventh gene is hidden: about the objective's 15 %."""
+
+
+_Hidden = tuple[int, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +93,7 @@ class CellNeighbours:
         visible: NDArray[np.integer],
         *,
         false_share: float,
+        allowed: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.float64]:
         """Probabilities of every token at some ranks of one cell. Shape (m, v).
 
@@ -97,8 +101,9 @@ class CellNeighbours:
             ranks_m: the masked ranks. Shape (m,).
             visible: the tokens that are seen. Shape (n_visible,).
             false_share: which share of the visible tokens is not the cell's own, > 0.
+            allowed: which cells may be asked; all where None. Shape (c,).
         """
-        counts_bv = self.counts(self.nearest(visible))
+        counts_bv = self.counts(self.nearest(visible, allowed=allowed))
         return self._smoothed(counts_bv, ranks_m, visible, false_share)
 
     def guess(
@@ -162,8 +167,8 @@ def fit_neighbours(
             f"{len(units_c)} units of {pretraining.n_cells} pretraining cells: expected one a cell"
         )
     known = _of_cells(pretraining, table, n_special, leading)
-    chosen = np.sort(scattered(pretraining.keys, seed)[:N_TRIED])
-    losses = _tried(known, chosen, _apart(pretraining.n_cells, units_c), false_share)
+    asked = hidden_in(known, pretraining.keys, seed)
+    losses = _tried(known, asked, apart(pretraining.n_cells, units_c), false_share)
     n_neighbours, strength = min(losses, key=lambda setting: (losses[setting], setting))
     return replace(known, n_neighbours=n_neighbours, strength=strength)
 
@@ -194,8 +199,22 @@ def _of_cells(
     )
 
 
-def _apart(n_cells: int, units_c: NDArray[np.object_] | None) -> NDArray[np.int64]:
-    """A number a cell; cells of one number do not ask each other."""
+def hidden_in(known: CellNeighbours, keys: NDArray[np.uint64], seed: int) -> Iterator[_Hidden]:
+    """Some pretraining cells with every seventh gene hidden, to choose settings on.
+
+    Yields:
+        The cell's row, the hidden ranks, the visible genes, and the hidden ones.
+    """
+    for row in np.sort(scattered(keys, seed)[:N_TRIED]).tolist():
+        tokens = known.tokens[known.offsets[row] : known.offsets[row + 1]]
+        ranks = np.arange(len(tokens))
+        is_hidden = (ranks + row) % HIDE_EVERY == 0
+        if is_hidden.any():
+            yield row, ranks[is_hidden], tokens[~is_hidden], tokens[is_hidden]
+
+
+def apart(n_cells: int, units_c: NDArray[np.object_] | None) -> NDArray[np.int64]:
+    """A number a cell; cells of one number do not ask each other. Shape (c,)."""
     names = [] if units_c is None else sorted({str(u) for u in units_c if u is not None})
     if units_c is None or len(names) < 2:
         return np.arange(n_cells)
@@ -205,7 +224,7 @@ def _apart(n_cells: int, units_c: NDArray[np.object_] | None) -> NDArray[np.int6
 
 def _tried(
     known: CellNeighbours,
-    chosen: NDArray[np.int64],
+    asked: Iterable[_Hidden],
     unit_c: NDArray[np.int64],
     false_share: float,
 ) -> dict[tuple[int, float], float]:
@@ -217,12 +236,8 @@ def _tried(
     losses = {(k, strength): 0.0 for k in numbers for strength in STRENGTHS}
     widest = replace(known, n_neighbours=max(numbers))
     struck = 1.0 - false_share
-    for row in chosen.tolist():
-        tokens = known.tokens[known.offsets[row] : known.offsets[row + 1]]
-        ranks = np.arange(len(tokens))
-        hidden = (ranks + row) % HIDE_EVERY == 0
-        visible, truth_m = tokens[~hidden], tokens[hidden]
-        bins_m, prior_bv = known.table.bins_of(ranks[hidden]), known.table.bins_bv
+    for row, ranks_m, visible, truth_m in asked:
+        bins_m, prior_bv = known.table.bins_of(ranks_m), known.table.bins_bv
         prior_m = prior_bv[bins_m, truth_m]
         prior_left_m = 1 - struck * _on(prior_bv, bins_m, visible)
         order = widest.nearest(visible, allowed=unit_c != unit_c[row])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cytolake.evaluate.contexts import DIFFERENCE, GAIN, SAME_BATCH, SAME_LABEL
-from cytolake.evaluate.guessers import BASELINES
+from cytolake.evaluate.guessers import BASELINES, NEIGHBOURS
 from cytolake.evaluate.scores import Score
 from cytolake.evaluate.tasks.contexts import CHECKPOINT, UNTRAINED
 from cytolake.evaluate.tasks.masked import CROSS_ENTROPY, SAVED, TOP_1, TOP_10
@@ -127,6 +127,7 @@ def made_up(*, lead: float, gain: float) -> dict[str, Any]:
                 a_score(s, n, 5, 0.1) for n in names for s in (CROSS_ENTROPY, TOP_1, TOP_10)
             ],
             "saved": {"2 x 16": [a_score(SAVED, name, lead, 0.05) for name in BASELINES]},
+            "order": a_score(SAVED, NEIGHBOURS, 0.25, 0.05),
             "n_positions": 99, "n_cells": 20,
         },
         "contexts/2 x 16": {
@@ -147,6 +148,7 @@ def test_the_words_about_guesses_follow_the_intervals(lead: float, words: str):
     [line] = [line for line in text.splitlines() if line.startswith("- 2 x 16: against")]
     assert line.count(words) == len(BASELINES)
     assert "`CYTOLAKE_RESOURCES=... the command`" in text
+    assert "against the plain cell kNN it is\nahead of it by 0.250" in text
 
 
 @pytest.mark.parametrize(
