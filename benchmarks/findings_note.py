@@ -7,11 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from cytolake.evaluate.contexts import DIFFERENCE, GAIN, SAME_BATCH, SAME_LABEL
 from cytolake.evaluate.figures import ACCENT, INK, SOFT, WARM
-from cytolake.evaluate.guessers import BASELINES, IN_ORDER
+from cytolake.evaluate.guessers import BASELINES, IN_ORDER, NEIGHBOURS
 from cytolake.evaluate.results import compare
 from cytolake.evaluate.scores import Score
 from cytolake.evaluate.tasks.contexts import CHECKPOINT, UNTRAINED
@@ -34,6 +35,7 @@ def note(answers: Answers, *, command: str) -> str:
     """The page."""
     parts = [
         _head(answers, command),
+        _in_short(answers),
         _trained(answers),
         _guessed(answers, "masked", "On held-out donors of the same study"),
     ]
@@ -80,6 +82,33 @@ of the five other donors. Another study: pbmc3k, one healthy donor, read through
 and medians; no model and no baseline has seen it."""
 
 
+def _in_short(answers: Answers) -> str:
+    largest, found = _sizes(answers)[-1], _found(answers, "masked")
+    saved = {score.model: compare(score) for score in _scores(found["saved"][largest])}
+    right = {s.model: s for s in _scores(found["scores"]) if s.name == TOP_1}
+    points = _found(answers, f"curve/{largest}")
+    half = points[len(points) // 2]
+    lines = [
+        f"- Against {name}, the largest model ({largest}) is {saved[name]}; it guesses "
+        f"{right[largest].value:.1%} right, {name} {right[name].value:.1%}."
+        for name in (NEIGHBOURS, IN_ORDER)
+    ]
+    lines.append(
+        f"- From {half[0]:.2f} to {points[-1][0]:.2f} epochs its loss on held-out donors went from "
+        f"{half[1]:.3f} to {points[-1][1]:.3f} nats."
+    )
+    for key, other in (("contexts", "donor"), ("contexts/studies", "study")):
+        if f"{key}/{largest}" in answers:
+            scores = _scores(_found(answers, f"{key}/{largest}")["scores"])
+            [gain] = [score for score in scores if score.name == GAIN]
+            lines.append(
+                f"- What training did to a gene's state, cell type over {other} (difference of "
+                f"cosines): {_of_gain(gain)}."
+            )
+    told = "\n".join(fill(line, 100, subsequent_indent="  ") for line in lines)
+    return f"## In short\n\n{told}"
+
+
 def _trained(answers: Answers) -> str:
     rows = []
     recipe = _found(answers, f"training/{_sizes(answers)[0]}")["recipe"]
@@ -104,7 +133,8 @@ Equal for all: the same packs in the same order, {training["cells_per_step"]} ce
 with peak {optimizer["peak_lr"]:g} ({optimizer["schedule"]} schedule, {optimizer["warmup_steps"]}
 steps of warm-up), seed {training["seed"]}, plain torch, one process, threads:
 {recipe["engine"]["threads"]}. No setting was tuned by size. The training loss counts all chosen
-tokens; the scores below `<mask>` only.
+tokens; the scores below `<mask>` only. The clock is that of a machine with much other
+work; sizes may be trained side by side (`--only`), as they were here, with the same bits.
 
 ![Loss on held-out donors by tokens seen, and what the states tell](findings.png)"""
 
@@ -120,8 +150,7 @@ def _guessed(answers: Answers, key: str, title: str) -> str:
         rows.append(f"| {shown} | {' | '.join(_short(cell) for cell in cells)} |")
     unit = scores[CROSS_ENTROPY, sizes[0]]
     beside = "" if unit.unit == "donors" else " (cells, not donors: optimistic)"
-    words = [f"- {name}: {_words(found['saved'][name])}." for name in sizes]
-    table, told = "\n".join(rows), "\n".join(words)
+    table, told = "\n".join(rows), _saved_table(found["saved"], sizes)
     return f"""## {title}
 
 {found["n_positions"]:,} `<mask>` positions of {found["n_cells"]:,} cells, the same for every row.
@@ -131,7 +160,8 @@ def _guessed(answers: Answers, key: str, title: str) -> str:
 |---|---|---|---|
 {table}
 
-Nats a position that each model saves, paired by position:
+Nats a position that each model (column) saves against each other guesser, paired by position; below
+0 it is behind, and where the interval holds 0 they are not told apart:
 
 {told}
 
@@ -148,9 +178,18 @@ order of the medians, so the genes beside a mask narrow its answer down without 
 {compare(score)}."""
 
 
-def _words(saved: Sequence[Mapping[str, Any]]) -> str:
-    told = {score.model: compare(score) for score in _scores(saved)}
-    return "; ".join(f"against {model} {words}" for model, words in told.items())
+def _saved_table(saved: Mapping[str, Sequence[Mapping[str, Any]]], sizes: Sequence[str]) -> str:
+    shown = {
+        (score.model, size): f"{score.value:+.3f} [{score.low:+.3f}, {score.high:+.3f}]"
+        for size in sizes
+        for score in _scores(saved[size])
+    }
+    rows = [
+        f"| {other} | {' | '.join(shown.get((other, size), '') for size in sizes)} |"
+        for other in dict.fromkeys(other for other, _ in shown)
+    ]
+    head = f"| against | {' | '.join(sizes)} |\n|{'---|' * (len(sizes) + 1)}"
+    return "\n".join([head, *rows])
 
 
 def _short(text: str) -> str:
@@ -168,7 +207,7 @@ def _contexts(answers: Answers, key: str, title: str) -> str:
             shown = name if model == CHECKPOINT else f"{name}, untrained"
             rows.append(f"| {shown} | {' | '.join(values)} |")
         verdicts.append(f"- {name}: {_of_gain(scores[GAIN, CHECKPOINT])}")
-    notes = " ".join(f"{note}." for note in found["notes"] if "seen cells" not in note)
+    notes = fill(" ".join(f"{note}." for note in found["notes"] if "seen cells" not in note), 100)
     table, told = "\n".join(rows), "\n".join(verdicts)
     return f"""## {title}
 
@@ -201,8 +240,8 @@ def _limits() -> str:
   cells and these budgets, and no law of scale can be read from three sizes.
 - Equal tokens are not equal cost: the largest model took the most time, and a smaller one would see
   more tokens in it.
-- `{IN_ORDER}` is one reading of that order, with a few hundred numbers and no tuning; what
-  a model has over it need not be biology.
+- `{IN_ORDER}` is one reading of that order, not the best one; what a
+  model has over it need not be biology.
 - The donors of Kang 2018 were pooled in one run, so that they differ as people and not as batches;
   the two studies differ in everything, and one of them has one donor."""
 
@@ -226,7 +265,7 @@ def curve_figure(answers: Answers) -> "Figure":
         left.axhline(loss, color=INK, lw=0.9, ls=style, label=name)
     left.set_xlabel("tokens seen (millions)")
     left.set_ylabel("nats at <mask>, held-out donors")
-    left.legend(fontsize=7, frameon=False)
+    left.legend(fontsize=7, facecolor="white", framealpha=1, edgecolor="none")
     right.axvline(0, color=SOFT, lw=0.8)
     for row, name in enumerate(sizes):
         scores = _scores(_found(answers, f"contexts/{name}")["scores"])

@@ -23,7 +23,7 @@ from .baselines import RankUnigram
 from .cells import scattered
 from .metrics import ranks_of_truth
 
-NUMBERS = (10, 30, 100, 300)
+NUMBERS = (10, 30, 100, 300, 1000)
 STRENGTHS = tuple(10.0**power for power in range(5))
 N_TRIED = 200
 """Pretraining cells that k and smoothing are tried on."""

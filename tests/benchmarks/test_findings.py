@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cytolake.evaluate.contexts import DIFFERENCE, GAIN, SAME_BATCH, SAME_LABEL
-from cytolake.evaluate.guessers import BASELINES, NEIGHBOURS
+from cytolake.evaluate.guessers import BASELINES, IN_ORDER, NEIGHBOURS
 from cytolake.evaluate.scores import Score
 from cytolake.evaluate.tasks.contexts import CHECKPOINT, UNTRAINED
 from cytolake.evaluate.tasks.masked import CROSS_ENTROPY, SAVED, TOP_1, TOP_10
@@ -145,8 +145,11 @@ def made_up(*, lead: float, gain: float) -> dict[str, Any]:
 )
 def test_the_words_about_guesses_follow_the_intervals(lead: float, words: str):
     text = note(made_up(lead=lead, gain=0.0), command="the command")
-    [line] = [line for line in text.splitlines() if line.startswith("- 2 x 16: against")]
-    assert line.count(words) == len(BASELINES)
+    short = " ".join(text[text.index("## In short") : text.index("## What was trained")].split())
+    for name in (NEIGHBOURS, IN_ORDER):
+        assert f"Against {name}, the largest model (2 x 16) is {words}" in short
+    for name in BASELINES:
+        assert f"| {name} | {lead:+.3f} [{lead - 0.05:+.3f}, {lead + 0.05:+.3f}] |" in text
     assert "`CYTOLAKE_RESOURCES=... the command`" in text
     assert "against the plain cell kNN it is\nahead of it by 0.250" in text
 
