@@ -134,7 +134,7 @@ with peak {optimizer["peak_lr"]:g} ({optimizer["schedule"]} schedule, {optimizer
 steps of warm-up), seed {training["seed"]}, plain torch, one process, threads:
 {recipe["engine"]["threads"]}. No setting was tuned by size. The training loss counts all chosen
 tokens; the scores below `<mask>` only. The clock is that of a machine with much other
-work; sizes may be trained side by side (`--only`), as they were here, with the same bits.
+work; sizes may be trained side by side (`--only`), which changes no bit of them.
 
 ![Loss on held-out donors by tokens seen, and what the states tell](findings.png)"""
 
