@@ -15,13 +15,16 @@ def plainly(
     return loss, (logits.argmax(dim=-1) == labels).sum()
 
 
-def drawn(n_rows: int, seed: int, *, width: int = 8, size: int = 21) -> list[torch.Tensor]:
+Drawn = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def drawn(n_rows: int, seed: int, *, width: int = 8, size: int = 21) -> Drawn:
     draw = torch.Generator().manual_seed(seed)
     shapes = ((n_rows, width), (size, width), (size,))
-    leaves = [torch.randn(shape, generator=draw).requires_grad_() for shape in shapes]
+    hidden, weight, bias = (torch.randn(s, generator=draw).requires_grad_() for s in shapes)
     labels = torch.randint(0, size, (n_rows,), generator=draw)
     labels[torch.rand(n_rows, generator=draw) < 0.2] = -100
-    return [*leaves, labels]
+    return hidden, weight, bias, labels
 
 
 @settings(max_examples=40, deadline=None)
@@ -29,11 +32,10 @@ def drawn(n_rows: int, seed: int, *, width: int = 8, size: int = 21) -> list[tor
 def test_loss_guesses_and_every_gradient_equal_the_plain_ones(n_rows: int, chunk: int, seed: int):
     found: list[tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]] = []
     for by_chunk in (False, True):
-        *leaves, labels = drawn(n_rows, seed)
-        of = (*leaves, labels)
+        of = drawn(n_rows, seed)
         loss, right = linear_cross_entropy(*of, chunk=chunk) if by_chunk else plainly(*of)
         (loss / 7).backward()
-        found.append((loss, right, [leaf.grad for leaf in leaves if leaf.grad is not None]))
+        found.append((loss, right, [leaf.grad for leaf in of[:3] if leaf.grad is not None]))
     (expected, right, gradients), (loss, as_many, ours) = found
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-5)
     assert as_many.item() == right.item()
@@ -49,32 +51,33 @@ def test_scores_far_apart_neither_overflow_nor_lose_the_loss():
 
 
 def test_rows_that_do_not_count_give_nothing():
-    *leaves, _ = drawn(5, 0)
-    loss, right = linear_cross_entropy(*leaves, torch.full((5,), -100))
+    hidden, weight, bias, _ = drawn(5, 0)
+    loss, right = linear_cross_entropy(hidden, weight, bias, torch.full((5,), -100))
     loss.backward()
     assert (loss.item(), right.item()) == (0, 0)
-    assert all(leaf.grad is not None and not leaf.grad.any() for leaf in leaves)
+    for leaf in (hidden, weight, bias):
+        assert leaf.grad is not None and not leaf.grad.any()
 
 
 def test_without_gradients_none_are_made():
-    *leaves, labels = drawn(9, 1)
+    of = drawn(9, 1)
     with torch.no_grad():
-        loss, right = linear_cross_entropy(*leaves, labels, chunk=4)
-    expected, as_many = plainly(*leaves, labels)
+        loss, right = linear_cross_entropy(*of, chunk=4)
+    expected, as_many = plainly(*of)
     assert not loss.requires_grad
     assert (loss.item(), right.item()) == (pytest.approx(expected.item(), rel=1e-5), as_many.item())
 
 
 def test_half_precision_stays_near_the_full_one():
-    *leaves, labels = drawn(64, 2, width=32, size=100)
-    loss, _ = linear_cross_entropy(*leaves, labels, chunk=16, half=True)
+    of = drawn(64, 2, width=32, size=100)
+    loss, _ = linear_cross_entropy(*of, chunk=16, half=True)
     loss.backward()
-    halves = [leaf.grad for leaf in leaves]
-    *full, labels = drawn(64, 2, width=32, size=100)
-    expected, _ = plainly(*full, labels)
+    halves = [leaf.grad for leaf in of[:3]]
+    full = drawn(64, 2, width=32, size=100)
+    expected, _ = plainly(*full)
     expected.backward()
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(expected.item(), rel=0.01)
-    for one, other in zip(halves, (leaf.grad for leaf in full), strict=True):
+    for one, other in zip(halves, (leaf.grad for leaf in full[:3]), strict=True):
         assert one is not None and other is not None
         assert (one - other).norm() < 0.02 * other.norm()

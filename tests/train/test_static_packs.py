@@ -122,7 +122,7 @@ def test_a_pack_without_cells_gives_zero_and_zero_gradients():
 
 
 def test_one_graph_serves_every_pack_and_every_epoch():
-    torch._dynamo.reset()
+    torch.compiler.reset()
     made = objective(SHAPE)
     graphs: list[int] = []
 

@@ -63,7 +63,7 @@ def test_the_best_checkpoint_stays_beside_the_newest_and_has_a_name(run: Go, cor
     assert (named["step"], named["validation_loss"]) == (best, losses[best])
     steps = {int(path.name[-8:]) for path in checkpoints_in(folder)}
     assert best not in (18, 20) and steps == {best, 18, 20}
-    from cytolake.evaluate.question import find_model
+    from cytolake.train.model_names import find_model
 
     home = Settings(home=result.run_folder.parents[1])
     assert find_model("run@best", home) == best_checkpoint(result.run_folder)
