@@ -8,6 +8,7 @@ padded layout, one cell a row with a mask, has it. Array suffixes: c cell, h hea
 position, d width of a head.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -111,7 +112,11 @@ def _varlen(
     from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    attended = varlen_attn(q, k, v, offsets, offsets, longest, longest, scale=scaling)
+    usual = scaling is None or math.isclose(scaling, query.shape[-1] ** -0.5)
+    scale: dict[str, Any] = (
+        {} if usual else {"scale": scaling}
+    )  # torch before 2.13 knows only the usual one
+    attended = varlen_attn(q, k, v, offsets, offsets, longest, longest, **scale)
     if not isinstance(attended, torch.Tensor):
         raise TrainingError("torch's varlen attention gave no tensor; torch >= 2.10 is needed")
     return attended[None]

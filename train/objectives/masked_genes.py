@@ -191,12 +191,12 @@ class MaskedGenes(nn.Module):
         device = self.model.device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._half):
             if isinstance(masked, StaticPack):
-                at = masked.to(device)
+                at, grade = masked.to(device), self._grade
                 scored_md, labels = self._static_pass(
                     at.tokens, at.offsets, at.keys, at.begin, at.shape
                 )
             else:
-                here = masked.to(device)
+                here, grade = masked.to(device), graded  # its rows are as many as there are
                 hidden_td = self.model.hidden_states(here.pack, padded=self._padded)
                 scored_md, labels = self.model.scored(hidden_td[here.rows]), here.labels
         decoder = self.model.decoder
@@ -207,7 +207,7 @@ class MaskedGenes(nn.Module):
             labels,
             chunk=_CHUNK[device.type == "cpu"],
             half=self._half,
-            grade=self._grade,
+            grade=grade,
         )
 
     def _static(
