@@ -120,8 +120,8 @@ def check_equal_to_stock(report: Report, shape: Shape, device: torch.device, hal
     report.tell(
         "packed fp32 beside stock fp32",
         loss=loss / n_masked,
-        stock=float(theirs),
-        difference=abs(loss / n_masked - float(theirs)),
+        stock=float(theirs.detach()),
+        difference=abs(loss / n_masked - float(theirs.detach())),
         chosen=n_masked,
     )
     static = objective_of(still, device, tokens=4 * shape.length, half=half)

@@ -43,6 +43,11 @@ class Adam:
     weight_decay: float = 0.001
     clip: float = 1.0
 
+    def warmup(self, n_steps: int) -> int:
+        """Steps of warm-up, however many there are."""
+        del n_steps
+        return self.warmup_steps
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
