@@ -3,7 +3,7 @@ from itertools import pairwise
 from cytolake.ingest.admission import Candidate
 from cytolake.ingest.pipeline import BYTES_AT_ONCE, SOURCES_AT_ONCE, waves
 from cytolake.ingest.sources_toml import SourceEntry
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -11,6 +11,7 @@ def candidates(sizes: list[int]) -> list[Candidate]:
     return [Candidate(entry=SourceEntry(path=f"{i}.h5ad"), n_bytes=n) for i, n in enumerate(sizes)]
 
 
+@settings(deadline=None)  # a busy machine may take its time
 @given(st.lists(st.sampled_from([1, 2**32, 2**33, BYTES_AT_ONCE, 2**40]), max_size=200))
 def test_waves_hold_each_source_once_in_order_within_their_bounds(sizes: list[int]) -> None:
     given_ = candidates(sizes)

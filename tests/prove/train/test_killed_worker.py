@@ -27,7 +27,7 @@ def test_a_run_whose_worker_is_killed_ends_as_one_that_was_left_alone(tmp_path: 
     assert killed.status == "finished"
     assert {record["resumed_at_step"] for record in killed.records} <= {6, 12, 18}
     assert [m["loss"] for m in killed.metrics] == [m["loss"] for m in whole.metrics]
-    assert [step for step, _ in told.metrics] == list(range(1, 21))
+    assert [step for step, some in told.metrics if "loss" in some] == list(range(1, 21))
     expected = kept(whole)
     for name, value in kept(killed).items():
         assert torch.equal(value, expected[name]), name
