@@ -17,12 +17,15 @@ from .content import content_hashes, content_keys
 from .schema import GIVEN_COLUMNS
 from .sparse_counts import row_sums
 
+ROW_COLUMNS = ("cell_id", "n_counts", "indices", "counts")
+"""What every row has, whatever else was asked for."""
+
 COUNTS = ("cell_id", "indices", "counts")
 """The columns of a row that go neither to `cells` nor to `source_obs`."""
 
 
 def cells_to_rows(batch: CellBatch, genes: Sequence[str]) -> pa.Table:
-    """A batch as rows: `cell_id`, `n_counts`, `indices`, `counts`.
+    """A batch as rows of `ROW_COLUMNS`.
 
     Args:
         batch: the cells; `obs` has `cell_id`.

@@ -30,7 +30,7 @@ from ray.data.datasource import Datasink, WriteResult
 from ..platform.errors import CorpusError
 from ..platform.places import absolute_uri, place_of
 from ..platform.tasks import read_task
-from .cell_rows import COUNTS, cells_to_rows, in_tables, rows_to_cells
+from .cell_rows import COUNTS, ROW_COLUMNS, cells_to_rows, in_tables, rows_to_cells
 from .log.commits import Commit, commit_source
 from .log.leases import lease
 from .log.receipts import Receipt
@@ -102,22 +102,32 @@ class CellsDatasource(Datasource):
             where: a bare condition over `cells`; None for all.
             genes: Ensembl ids; counts of others are left out. All measured ones where None. That
                 a gene is not among a cell's counts says 0 only if the cell's segment measured it.
-            columns: of the view `cells`.
+            columns: of the view `cells`; `cell_id` and `n_counts` are in every row anyway.
             primary_only: each content once.
             cells_per_block: the most cells of a block.
 
         Raises:
             QueryError: the condition is refused, or there is no such column.
+            CorpusError: a column of the corpus has the name of a row's own counts.
             NoCellsError: no cell is chosen.
         """
         super().__init__()
+        if taken := sorted({"indices", "counts"} & set(columns)):
+            raise CorpusError(
+                f"columns: {', '.join(taken)}: a row's own counts have that name; "
+                "annotate the corpus with the column under another one"
+            )
         corpus = Corpus.open(uri, snapshot)
         self.uri, self.snapshot = absolute_uri(str(uri)), corpus.snapshot
         every = corpus.sql("SELECT DISTINCT gene_id FROM genes").column("gene_id").to_pylist()
         self.genes: tuple[str, ...] = tuple(sorted(set(every if genes is None else genes)))
         self._selection = corpus.select(where, primary_only=primary_only)
         self._obs = pa.table(
-            {name: corpus.column(self._selection, name) for name in columns if name != "cell_id"}
+            {
+                name: corpus.column(self._selection, name)
+                for name in columns
+                if name not in ROW_COLUMNS
+            }
         )
         self._n_cells_at_once = cells_per_block
 

@@ -70,6 +70,20 @@ def test_counts_of_other_genes_are_left_out(two: Corpus) -> None:
     }
 
 
+def test_a_row_has_each_column_once_though_it_is_asked_for(two: Corpus) -> None:
+    asked = ["cell_id", "n_counts", "n_genes", "barcode"]
+    rows, _ = rows_of(two, columns=asked, primary_only=False)
+    assert set(rows[0]) == {*asked, "indices", "counts"}
+    told = two.sql("SELECT cell_id, n_counts, n_genes, barcode FROM cells ORDER BY cell_id")
+    found = [{name: row[name] for name in asked} for row in rows]
+    assert sorted(found, key=lambda row: row["cell_id"]) == told.to_pylist()
+
+
+def test_a_column_named_as_the_counts_are_is_refused(two: Corpus) -> None:
+    with pytest.raises(CorpusError, match="counts: a row's own counts have that name"):
+        rows_of(two, columns=["counts"])
+
+
 def test_an_open_corpus_gives_its_own_snapshot(two: Corpus) -> None:
     two.delete("source_id = 'blood'")  # in a newer one
     dataset = two.to_ray("source_id = 'blood'", columns=["barcode"])

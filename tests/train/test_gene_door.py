@@ -30,8 +30,11 @@ def refuse(ours: tuple[Vocabulary, MediansSet], theirs: tuple[Vocabulary, Median
     refuse_other_genes(ours, theirs, chosen="[vocabulary]", checkpoint="the checkpoint x")
 
 
-def test_the_same_genes_pass():
+def test_the_same_genes_pass_and_nothing_else_does():
     refuse(genes(A, B, C), genes(A, B, C))
+    for other in (genes(A, B), genes(A, C, B), genes(A, B, C, medians={A: 1.0, B: 1.0, C: 2.0})):
+        with pytest.raises(VocabularyError):
+            refuse(genes(A, B, C), other)
 
 
 def test_another_vocabulary_is_refused_with_the_genes_in_common_both_ways():
