@@ -18,9 +18,9 @@ import torch
 
 from benchmarks.pretraining_peers import (
     Adam,
-    CellsInMemory,
     Shape,
     batches,
+    drawn_cells,
     encoding_of,
     padded,
     paper_lengths,
@@ -108,7 +108,7 @@ def gradient_of(objective: Any) -> torch.Tensor:
 def check_equal_to_stock(report: Report, shape: Shape, device: torch.device, half: bool) -> None:
     """Packed fp32 = stock padded fp32; static half = packed fp32 as near as half allows."""
     still = without_dropout(shape)
-    tokens = encoding_of(shape).encode(CellsInMemory(shape, 1, 8).group(0, 0)[0])
+    tokens = encoding_of(shape).encode(drawn_cells(shape, 1, 8).group(0, 0)[0])
     plain = objective_of(still, device)
     n_masked = sum(pack.n_masked for pack in plain.packs(tokens, 4 * shape.length, 0, None))
     loss, right, _ = summed(plain, tokens, 4 * shape.length)
@@ -190,7 +190,7 @@ class Trainer:
         drawn = paper_lengths(10_000, shape.length, 0)
         n_cells = packs * tokens / drawn.mean()
         n_cells -= 2 * math.sqrt(n_cells) * drawn.std() / drawn.mean()  # seldom a pack more
-        self.stream = CellsInMemory(shape, 6, max(2, int(n_cells)))
+        self.stream = drawn_cells(shape, 6, max(2, int(n_cells)))
         self.encoding = encoding_of(shape)
         self.step = 0
 
@@ -340,7 +340,7 @@ def time_stock(
     report: Report, shape: Shape, device: torch.device, *, half: bool, rows: int, n_steps: int
 ) -> dict[str, float]:
     """Stock BERT over padded batches of the same kind of cells: random and length-grouped."""
-    stream = CellsInMemory(shape, 4, max(rows * 8, 64))
+    stream = drawn_cells(shape, 4, max(rows * 8, 64))
     encoding = encoding_of(shape)
     from cytolake.train.encodings.tokens import TokenBatch
 

@@ -136,15 +136,9 @@ def encoding_of(shape: Shape) -> Any:
 class CellsInMemory:
     """Groups of cells for a feed, made once: all of a run but reading from a disk."""
 
-    def __init__(self, shape: Shape, n_groups: int, cells_per_group: int, seed: int = 0) -> None:
-        """Draw the cells."""
-        n_genes = shape.vocabulary_size - 2
-        self._groups = [
-            cells_of(
-                paper_lengths(cells_per_group, shape.length, seed + number), n_genes, seed + number
-            )
-            for number in range(n_groups)
-        ]
+    def __init__(self, groups: Sequence[Any]) -> None:
+        """Keep the cells, one batch a group."""
+        self._groups = list(groups)
 
     @property
     def n_groups(self) -> int:
@@ -155,6 +149,17 @@ class CellsInMemory:
         """The cells of one group, the same in every epoch."""
         del epoch
         return [self._groups[index]]
+
+
+def drawn_cells(shape: Shape, n_groups: int, cells_per_group: int) -> CellsInMemory:
+    """Groups of cells with lengths like the paper's."""
+    n_genes = shape.vocabulary_size - 2
+    return CellsInMemory(
+        [
+            cells_of(paper_lengths(cells_per_group, shape.length, seed), n_genes, seed)
+            for seed in range(n_groups)
+        ]
+    )
 
 
 # ------------------------------------------------------------------------- the stock peer
