@@ -30,8 +30,13 @@ _PANELS = (
     ),
     _Panel(
         name="accuracy",
-        words="share of chosen genes guessed right",
+        words="share of all chosen genes guessed right",
         held_out="validation_accuracy",
+    ),
+    _Panel(
+        name="mask_accuracy",
+        words="share of <mask> guessed right",
+        held_out="validation_mask_accuracy",
     ),
     _Panel(name="tokens_per_s", words="real tokens a second"),
     _Panel(name="learning_rate", words="learning rate"),

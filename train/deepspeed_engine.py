@@ -67,7 +67,7 @@ class DeepSpeedStepper:
         return int(self._engine.zero_optimization_stage())
 
     def forward(self, prepared: object) -> tuple[torch.Tensor, torch.Tensor]:
-        """The objective's summed loss and number of right guesses of one pack."""
+        """The objective's summed loss of one pack, and its counts of guesses."""
         return self._engine(prepared)
 
     def backward(self, loss: torch.Tensor) -> None:

@@ -35,7 +35,7 @@ class Engine(Protocol):
         ...
 
     def forward(self, prepared: object) -> tuple[torch.Tensor, torch.Tensor]:
-        """The objective's summed loss and number of right guesses of one pack."""
+        """The objective's summed loss of one pack, and its counts of guesses."""
         ...
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -75,7 +75,7 @@ class TorchEngine:
         return type(self).__name__
 
     def forward(self, prepared: object) -> tuple[torch.Tensor, torch.Tensor]:
-        """The objective's summed loss and number of right guesses of one pack."""
+        """The objective's summed loss of one pack, and its counts of guesses."""
         return self._objective(prepared)
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -206,3 +206,12 @@ def n_ranks() -> int:
 def this_rank() -> int:
     """This process's rank; 0 without a process group."""
     return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def sum_over_ranks(values: list[float]) -> list[float]:
+    """Add values over ranks; they travel as float64, so counts stay exact."""
+    if n_ranks() == 1:
+        return values
+    summed = torch.tensor(values, dtype=torch.float64)
+    distributed.all_reduce(summed)
+    return summed.tolist()

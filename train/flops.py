@@ -6,6 +6,10 @@ forward pass.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .recipe import PretrainRecipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,3 +58,14 @@ class BertShape:
     def training_flops(self, *, n_tokens: float, sum_squares: float, n_scored: float) -> float:
         """Operations of a forward and a backward pass; see `forward_flops`."""
         return 3 * self.forward_flops(n_tokens=n_tokens, sum_squares=sum_squares, n_scored=n_scored)
+
+
+def shape_of(recipe: "PretrainRecipe", vocabulary_size: int) -> BertShape:
+    """The shape that a recipe gives its model, with a vocabulary of so many tokens."""
+    return BertShape(
+        layers=recipe.model.layers,
+        width=recipe.model.width,
+        feed_forward=recipe.model.feed_forward,
+        length=recipe.encoding.length,
+        vocabulary_size=vocabulary_size,
+    )

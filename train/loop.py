@@ -17,7 +17,7 @@ from torch import distributed
 
 from ..platform.errors import TrainingError
 from ..platform.memory import peak_resident
-from .engines import Engine, n_ranks, this_rank
+from .engines import Engine, n_ranks, sum_over_ranks, this_rank
 from .feeding import Feed, Plan, StepWork
 from .peak import Roof
 from .tally import Place, Reading, Tally
@@ -35,13 +35,16 @@ class Metrics:
         step: steps done.
         epoch: passes over the cells so far, with decimals.
         loss: mean cross-entropy at chosen tokens, in nats.
-        accuracy: the share of chosen tokens guessed right.
+        accuracy: the share of all chosen tokens guessed right, also of those that the model sees.
         cells_per_s: cells learnt from a second.
         tokens_per_s: real tokens a second: there is no padding.
         data_wait: the share of the time that the slowest rank waited for packs.
         learning_rate: of the last step.
         gradient_norm: of the last step, before clipping.
         n_cells: cells since the last report.
+        eta_s: seconds that the steps to come take at the rate since the last report.
+        mask_accuracy: the share guessed right of chosen tokens that show `<mask>`; None where none
+            does.
         skipped: steps since the last report that updated nothing: a gradient was not finite.
         mfu: the share of the devices' peak that was used, by `Roof.utilisation`; None where no
             peak was given. Time in validation is left out here and in the rates above.
@@ -50,6 +53,7 @@ class Metrics:
         validation_loss: mean cross-entropy at chosen tokens of held-out cells; None where this
             step was not validated.
         validation_accuracy: their share that was guessed right.
+        validation_mask_accuracy: the same of those that show `<mask>`.
     """
 
     step: int
@@ -62,11 +66,14 @@ class Metrics:
     learning_rate: float
     gradient_norm: float
     n_cells: int
+    eta_s: float
+    mask_accuracy: float | None = None
     skipped: int = 0
     mfu: float | None = None
     memory_gb: float = 0.0
     validation_loss: float | None = None
     validation_accuracy: float | None = None
+    validation_mask_accuracy: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,8 +119,12 @@ def train(
     wants_stop: Callable[[], bool] = lambda: False,
     deadline: float = math.inf,
     roof: Roof | None = None,
+    noted_in: str = "",
 ) -> LoopEnd:
     """Train from step `start` to the plan's end.
+
+    What was done is reported before each checkpoint and at each end, so that no step of a
+    checkpoint goes untold.
 
     Args:
         engine: turns losses into steps.
@@ -135,50 +146,60 @@ def train(
         wants_stop: asked on every rank before each step; one yes stops all, with a checkpoint.
         deadline: on rank 0's monotonic clock: the first step after it is not begun on any rank.
         roof: what MFU is counted against.
+        noted_in: where `report_left_out` notes the cells, for the error's words.
 
     Raises:
         TrainingError: the gradient was not finite for `stop_after` steps in a row.
     """
     tally, began, waited, in_a_row = Tally(), time.perf_counter(), feed.waited_s, 0
-    saved = start
+    saved = reported = start
+
+    def tell(done: int, validate: Callable[[], Validated] | None) -> None:
+        """Read what came since the last report, and report it; on every rank alike."""
+        nonlocal began, waited, in_a_row, reported
+        reading = tally.read()
+        elapsed = time.perf_counter() - began
+        wait, memory = _largest([(feed.waited_s - waited) / elapsed, peak_memory()])
+        in_a_row = _in_a_row(in_a_row, reading, done - 1)
+        if reading.skipped:
+            packs = _of_all_ranks(reading.bad_packs)
+            left_out = LeftOut(steps=reading.skipped, packs=packs, in_a_row=in_a_row)
+            report_left_out(left_out)
+            _refuse_many(left_out, stop_after, noted_in)
+        rate = learning_rate(done - 1, plan.n_steps, optimizer)
+        metrics = _metrics(reading, done, plan, elapsed, wait, rate, roof)
+        validated = validate() if validate is not None else None
+        report(
+            replace(
+                metrics,
+                memory_gb=memory / 1e9,
+                validation_loss=validated.loss if validated else None,
+                validation_accuracy=validated.accuracy if validated else None,
+                validation_mask_accuracy=validated.mask_accuracy if validated else None,
+            )
+        )
+        began, waited, reported = time.perf_counter(), feed.waited_s, done
+
     for step in range(start, plan.n_steps):
         work = feed.work(step)
-        is_due = time.perf_counter() - began >= log_seconds or step + 1 == plan.n_steps
+        is_due = time.perf_counter() - began >= log_seconds
         says_due = float(is_due and this_rank() == 0)
         says_late = float(this_rank() == 0 and time.monotonic() >= deadline)
-        n_masked, stop, due, late = _add(
+        n_masked, stop, due, late = sum_over_ranks(
             [float(work.n_masked), float(wants_stop()), says_due, says_late]
         )
         if stop or late:
+            if reported < step:
+                tell(step, None)
             if saved < step:
                 save(step)
             return LoopEnd(step=step, why="stopped" if stop else "out of time")
-        is_last = step + 1 == plan.n_steps
-        saves = is_last or _is_every(save_every, step + 1)
-        validates = validate is not None and (saves or _is_every(validate_every, step + 1))
+        saves = step + 1 == plan.n_steps or _is_every(save_every, step + 1)
+        validates = saves or _is_every(validate_every, step + 1)
         rate = learning_rate(step, plan.n_steps, optimizer)
-        _learn(engine, work, rate, n_masked=n_masked, seed=seed, step=step, tally=tally)
-        if due or validates:
-            reading = tally.read()
-            elapsed = time.perf_counter() - began
-            wait, memory = _largest([(feed.waited_s - waited) / elapsed, peak_memory()])
-            in_a_row = _in_a_row(in_a_row, reading, step)
-            if reading.skipped:
-                packs = _of_all_ranks(reading.bad_packs)
-                left_out = LeftOut(steps=reading.skipped, packs=packs, in_a_row=in_a_row)
-                report_left_out(left_out)
-                _refuse_many(left_out, stop_after)
-            metrics = _metrics(reading, step + 1, plan, elapsed, wait, rate, roof)
-            validated = validate() if validate is not None and validates else None
-            report(
-                replace(
-                    metrics,
-                    memory_gb=memory / 1e9,
-                    validation_loss=validated.loss if validated else None,
-                    validation_accuracy=validated.accuracy if validated else None,
-                )
-            )
-            began, waited = time.perf_counter(), feed.waited_s
+        learn(engine, work, rate, n_masked=n_masked, seed=seed, step=step, tally=tally)
+        if due or saves or (validate is not None and validates):
+            tell(step + 1, validate if validates else None)
         if saves:
             save(step + 1)
             saved = step + 1
@@ -218,7 +239,7 @@ def seed_dropout(seed: int) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
-def _learn(
+def learn(
     engine: Engine,
     work: StepWork,
     rate: float,
@@ -228,11 +249,22 @@ def _learn(
     step: int,
     tally: Tally,
 ) -> None:
+    """One step of this rank. On a GPU nothing here waits for the device, with the torch engine.
+
+    Args:
+        engine: turns losses into steps.
+        work: this rank's packs.
+        rate: the learning rate.
+        n_masked: chosen tokens of the step, of all ranks.
+        seed: of dropout.
+        step: which step this is, counted from 0.
+        tally: told of each pack and of the step.
+    """
     for pack, place in zip(work.packs, work.places, strict=True):
         seed_dropout(dropout_seed(seed, step, place))
-        loss, right = engine.forward(pack)
+        loss, guesses = engine.forward(pack)
         engine.backward(loss / max(n_masked, 1.0))
-        tally.add_pack((step, *place), loss, right, pack.n_masked)
+        tally.add_pack((step, *place), loss, guesses, pack.n_masked)
     tally.add_step(
         step,
         engine.step(rate),
@@ -262,8 +294,11 @@ def _metrics(
     rate: float,
     roof: Roof | None,
 ) -> Metrics:
-    sums = [reading.loss, reading.right, reading.masked, reading.cells, reading.tokens]
-    loss, right, masked, cells, tokens, squares = _add([*sums, reading.sum_squares])
+    guesses = [reading.right, reading.masked, reading.mask_right, reading.mask_asked]
+    sizes = [reading.cells, reading.tokens, reading.sum_squares]
+    loss, right, masked, mask_right, mask_asked, cells, tokens, squares = sum_over_ranks(
+        [reading.loss, *guesses, *sizes]
+    )
     mfu = None
     if roof is not None:
         mfu = roof.utilisation(
@@ -280,6 +315,8 @@ def _metrics(
         learning_rate=rate,
         gradient_norm=reading.norm,
         n_cells=int(cells),
+        eta_s=(plan.n_steps - step) * elapsed / len(reading.steps),
+        mask_accuracy=mask_right / mask_asked if mask_asked else None,
         skipped=len(reading.skipped),
         mfu=mfu,
     )
@@ -294,13 +331,14 @@ def _in_a_row(before: int, reading: Reading, step: int) -> int:
     return before + read if step - newest == read else step - newest
 
 
-def _refuse_many(left_out: LeftOut, stop_after: int) -> None:
+def _refuse_many(left_out: LeftOut, stop_after: int, noted_in: str) -> None:
     if left_out.in_a_row >= stop_after:
         last = left_out.steps[-1] + 1
         packs = ", ".join(f"{step + 1}/{group}/{n}" for step, group, n in left_out.packs[-5:])
         raise TrainingError(
             f"the gradient was not finite in {left_out.in_a_row} steps in a row, up to {last}; "
-            f"packs (step/group/number) whose loss was not: {packs or 'none'}. None of these "
+            f"packs (step/group/number) whose loss was not: {packs or 'none'}"
+            f"{f', their cells in {noted_in}' if noted_in else ''}. None of these "
             "steps changed the model, and the checkpoints before them are kept. Lower "
             "optimizer.peak_lr, or lengthen the warm-up, and start under another name"
         )
@@ -320,15 +358,6 @@ def _of_all_ranks(packs: tuple[Place, ...]) -> tuple[Place, ...]:
     distributed.all_gather(all_of_them, mine)
     rows: list[list[int]] = torch.cat(all_of_them).tolist()
     return tuple(sorted((step, group, number) for step, group, number in rows if step >= 0))
-
-
-def _add(values: list[float]) -> list[float]:
-    """Add values over ranks; they travel as float64, so counts stay exact."""
-    if n_ranks() == 1:
-        return values
-    summed = torch.tensor(values, dtype=torch.float64)
-    distributed.all_reduce(summed)
-    return summed.tolist()
 
 
 def _largest(values: list[float]) -> list[float]:

@@ -128,8 +128,11 @@ def _scores(info: "CheckpointInfo", reports: Sequence[Mapping[str, float]]) -> s
             "training, cross-entropy at hidden genes",
             f"{last['loss']:.4f} nats, mean since the report before; step {int(last['step']):,}",
         ),
-        ("training, hidden genes guessed right", f"{last['accuracy']:.2%}"),
+        ("training, chosen genes guessed right", f"{last['accuracy']:.2%}"),
     ]
+    if "mask_accuracy" in last:  # reports of older versions have none
+        share = f"{last['mask_accuracy']:.2%}"
+        rows.append(("training, genes under `<mask>` guessed right", share))
     validated = [report for report in past if any(key.startswith(_VALIDATION) for key in report)]
     if validated:
         step = int(validated[-1]["step"])

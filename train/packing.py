@@ -20,24 +20,14 @@ from .encodings.tokens import TokenBatch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pack:
-    """Some cells' tokens end to end, ready for a model.
+class PackedCells:
+    """The cells of a pack, whatever the pack looks like.
 
     Attributes:
-        tokens: Shape (n_tokens,), int64.
-        positions: each token's place in its own cell, from 0. Shape (n_tokens,), int64.
-        offsets: where each cell begins and ends. Shape (n_cells + 1,), int32.
-        lengths: each cell's number of tokens, > 0; the same as `offsets`, on the host.
-        keys: the content key of each token's cell, as two's complement. Shape (n_tokens,), int64.
-        rows: each cell's row in the TokenBatch that was packed. Shape (n_cells,).
+        lengths: each cell's number of tokens, > 0.
     """
 
-    tokens: torch.Tensor
-    positions: torch.Tensor
-    offsets: torch.Tensor
     lengths: tuple[int, ...]
-    keys: torch.Tensor
-    rows: tuple[int, ...]
 
     @property
     def n_cells(self) -> int:
@@ -46,8 +36,28 @@ class Pack:
 
     @property
     def n_tokens(self) -> int:
-        """Number of tokens."""
+        """Number of their tokens."""
         return sum(self.lengths)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pack(PackedCells):
+    """Some cells' tokens end to end, ready for a model.
+
+    Attributes:
+        tokens: Shape (n_tokens,), int64.
+        positions: each token's place in its own cell, from 0. Shape (n_tokens,), int64.
+        offsets: where each cell begins and ends; the same as `lengths`. Shape (n_cells + 1,),
+            int32.
+        keys: the content key of each token's cell, as two's complement. Shape (n_tokens,), int64.
+        rows: each cell's row in the TokenBatch that was packed. Shape (n_cells,).
+    """
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    offsets: torch.Tensor
+    keys: torch.Tensor
+    rows: tuple[int, ...]
 
     def to(self, device: torch.device | str) -> "Pack":
         """The same pack on a device."""

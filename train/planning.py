@@ -18,7 +18,7 @@ from ..platform.errors import RecipeError
 from ..platform.screen import table
 from ..platform.settings import Settings
 from .feeding import Plan, plan_of
-from .flops import BertShape
+from .flops import BertShape, shape_of
 from .gene_door import Measured
 from .lengths import Lengths, groups_per_step
 from .preparing import prepare
@@ -305,13 +305,7 @@ def plan_cost(recipe: PretrainRecipe, settings: Settings, corpus: Corpus | None 
         n_groups = groups_per_step(training, longest, n_workers=recipe.engine.workers)
     return Cost(
         recipe=recipe,
-        shape=BertShape(
-            layers=recipe.model.layers,
-            width=recipe.model.width,
-            feed_forward=recipe.model.feed_forward,
-            length=recipe.encoding.length,
-            vocabulary_size=vocabulary.size,
-        ),
+        shape=shape_of(recipe, vocabulary.size),
         lengths=lengths,
         groups_per_step=n_groups,
         data=data,

@@ -139,6 +139,15 @@ class ObjectiveRecipe(Configuration):
     masked: float = Field(default=0.8, ge=0, le=1)
     random: float = Field(default=0.1, ge=0, le=1)
 
+    @model_validator(mode="after")
+    def _shares_of_one_whole(self) -> Self:
+        if self.masked + self.random > 1 + 1e-9:  # 0.7 + 0.2 + 0.1 is a little more than 1
+            raise ValueError(
+                f"masked = {self.masked} and random = {self.random} are more than 1 together; "
+                "both are shares of the chosen tokens, and the rest of them stays"
+            )
+        return self
+
 
 class TrainingRecipe(Configuration):
     """How much is learnt, in which steps.

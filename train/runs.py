@@ -110,6 +110,11 @@ class RunFolder:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
 
+    @property
+    def left_out(self) -> Path:
+        """The file of steps that updated nothing."""
+        return self.path / "left-out.jsonl"
+
     def read(self) -> Run | None:
         """What the run was started with; None before its first start.
 
@@ -211,7 +216,7 @@ class RunFolder:
     def add_left_out(self, steps: Sequence[int], cell_ids: Sequence[int]) -> None:
         """Note steps that updated nothing, and the cells of the packs whose loss was not finite."""
         note = {"steps": list(steps), "cell_ids": list(cell_ids)}
-        with (self.path / "left-out.jsonl").open("a", encoding="utf-8") as file:
+        with self.left_out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(note) + "\n")
 
     def forget_metrics_after(self, step: int) -> None:

@@ -2,7 +2,8 @@
 
 The training thread copies what is to be kept, which takes as long as copying memory; a thread of
 this file's own hashes, writes and syncs. One write at a time: the next waits for the one before,
-and is told its error. Price: one more copy of weights and moments in the host's memory.
+and an error is told to whoever asks next. Price: one more copy of weights and moments in the
+host's memory.
 """
 
 from collections.abc import Callable
@@ -28,6 +29,15 @@ class Saver:
         """
         self.wait()
         self._under_way = self._pool.submit(write)
+
+    def check(self) -> None:
+        """Tell the error of a write that has ended with one; waits for nothing.
+
+        Raises:
+            CytolakeError: what the write had to say; it is told once.
+        """
+        if self._under_way is not None and self._under_way.done():
+            self.wait()
 
     def wait(self) -> None:
         """Wait until all is written.

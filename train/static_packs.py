@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .packing import Pack
+from .packing import Pack, PackedCells
 
 _TOKENS_OF_SMALL_CELL = 16
 """A pack has places for cells of a sixteenth of the longest on average; more fill another pack."""
@@ -64,8 +64,10 @@ def static_shape(*, pack_tokens: int, length: int, share: float) -> StaticShape:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StaticPack:
+class StaticPack(PackedCells):
     """Some cells' tokens, filled up to a static shape; nothing is hidden yet.
+
+    `lengths`, `n_cells` and `n_tokens` are those of real cells.
 
     Attributes:
         tokens: pad tokens at the end. Shape (shape.n_tokens,), int32.
@@ -74,7 +76,6 @@ class StaticPack:
         keys: each cell's content key, as two's complement. Shape (shape.n_cells,), int64.
         begin: what the epoch's masks begin with. Shape (), int64.
         shape: the static shape.
-        lengths: each real cell's number of tokens.
         n_masked: tokens that will be chosen.
         cell_rows: each real cell's row in the TokenBatch that was packed.
     """
@@ -84,19 +85,8 @@ class StaticPack:
     keys: torch.Tensor
     begin: torch.Tensor
     shape: StaticShape
-    lengths: tuple[int, ...]
     n_masked: int
     cell_rows: tuple[int, ...]
-
-    @property
-    def n_cells(self) -> int:
-        """Number of real cells."""
-        return len(self.lengths)
-
-    @property
-    def n_tokens(self) -> int:
-        """Number of real tokens."""
-        return sum(self.lengths)
 
     def pinned(self) -> "StaticPack":
         """The same in memory that a GPU copies from while the host goes on."""

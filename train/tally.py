@@ -6,6 +6,7 @@ over in one copy: no step waits for a number that nobody looks at yet.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -21,6 +22,8 @@ class Reading:
         loss: summed over chosen tokens of packs whose loss is finite.
         right: chosen tokens guessed right, of the same packs.
         masked: chosen tokens of the same packs.
+        mask_right: those that show `<mask>` and were guessed right, of the same packs.
+        mask_asked: chosen tokens that show `<mask>`, of the same packs.
         cells: cells of all packs.
         tokens: their tokens.
         sum_squares: the sum of the cells' squared numbers of tokens.
@@ -33,6 +36,8 @@ class Reading:
     loss: float
     right: float
     masked: float
+    mask_right: float
+    mask_asked: float
     cells: float
     tokens: float
     sum_squares: float
@@ -48,19 +53,19 @@ class Tally:
     def __init__(self) -> None:
         """Begin with nothing."""
         self._losses: list[torch.Tensor] = []
-        self._rights: list[torch.Tensor] = []
+        self._guesses: list[torch.Tensor] = []
         self._packs: list[tuple[Place, int]] = []
         self._norms: list[torch.Tensor] = []
         self._steps: list[int] = []
         self._cells = self._tokens = self._sum_squares = 0
 
     def add_pack(
-        self, place: Place, loss: torch.Tensor, right: torch.Tensor, n_masked: int
+        self, place: Place, loss: torch.Tensor, guesses: torch.Tensor, n_masked: int
     ) -> None:
-        """Note a pack's summed loss and number of right guesses, both of shape ()."""
+        """Note what the objective gives of a pack: its summed loss and its counts of guesses."""
         self._packs.append((place, n_masked))
         self._losses.append(loss.detach())
-        self._rights.append(right.detach())
+        self._guesses.append(guesses.detach())
 
     def add_step(
         self, step: int, norm: torch.Tensor, *, n_cells: int, n_tokens: int, sum_squares: int
@@ -74,14 +79,17 @@ class Tally:
 
     def read(self) -> Reading:
         """All since the last reading; the host waits for the device here, and nowhere else."""
-        losses, rights = _values(self._losses), _values(self._rights)
+        losses, guesses = _values(self._losses), _values(self._guesses)
         norms = _values(self._norms)
         finite = [math.isfinite(loss) for loss in losses]
         kept = [i for i, is_finite in enumerate(finite) if is_finite]
+        right, mask_right, mask_asked = (sum(guesses[i][kind] for i in kept) for kind in range(3))
         reading = Reading(
             loss=math.fsum(losses[i] for i in kept),
-            right=sum(rights[i] for i in kept),
+            right=right,
             masked=sum(self._packs[i][1] for i in kept),
+            mask_right=mask_right,
+            mask_asked=mask_asked,
             cells=self._cells,
             tokens=self._tokens,
             sum_squares=self._sum_squares,
@@ -96,6 +104,6 @@ class Tally:
         return reading
 
 
-def _values(scalars: list[torch.Tensor]) -> list[float]:
-    """Scalars of one device as numbers, in one copy."""
-    return torch.stack([x.double() for x in scalars]).tolist() if scalars else []
+def _values(tensors: list[torch.Tensor]) -> list[Any]:
+    """Tensors of one shape and device as numbers, in one copy."""
+    return torch.stack([x.double() for x in tensors]).tolist() if tensors else []

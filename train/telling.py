@@ -220,8 +220,10 @@ def note_of(row: Mapping[str, float], validation: str = "") -> str:
         f"loss {row['loss']:.3f}{validation}",
         f"{row['cells_per_s']:,.0f} cells/s",
         f"{row['tokens_per_s']:,.0f} tokens/s",
-        f"mask {100 * row['accuracy']:.1f} %",
     ]
+    if "mask_accuracy" in row:  # reports of older versions have none
+        words.append(f"<mask> {100 * row['mask_accuracy']:.1f} %")
+    words.append(f"chosen {100 * row['accuracy']:.1f} %")
     if "mfu" in row:
         words.append(f"MFU {100 * row['mfu']:.1f} %")
     words += [

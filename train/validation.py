@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import distributed
 
 from ..corpus.order import epoch_order
 from .encodings.rank_value import RankValueEncoding
 from .encodings.tokens import TokenBatch
-from .engines import n_ranks, this_rank
+from .engines import n_ranks, sum_over_ranks, this_rank
 from .objectives.masked_genes import MaskedGenes
-from .packing import pack_of, pack_rows
 
 if TYPE_CHECKING:
     from ..corpus.store import Corpus
@@ -40,11 +39,13 @@ class Validated:
     Attributes:
         loss: mean cross-entropy at chosen tokens, in nats.
         accuracy: the share of chosen tokens guessed right.
+        mask_accuracy: the same of those that show `<mask>`; None where none does.
         n_masked: number of chosen tokens.
     """
 
     loss: float
     accuracy: float
+    mask_accuracy: float | None
     n_masked: int
 
 
@@ -90,7 +91,7 @@ class Validation:
             encoding: what turns cells into tokens.
             objective: the one that learns; it is asked in evaluation mode.
             cells_per_group: cells that are packed and dealt together.
-            pack_tokens: the most tokens of a pack.
+            pack_tokens: the most tokens of a pack; in the padded layout with its padding.
         """
         self._objective, self._pack_tokens = objective, pack_tokens
         order = np.argsort(selection.segment, kind="stable")  # as `read` gives them
@@ -98,33 +99,34 @@ class Validation:
             order[first : first + cells_per_group]
             for first in range(0, len(order), cells_per_group)
         ][this_rank() :: n_ranks()]
-        self._tokens = _encoded(corpus, selection, encoding, groups)
-        self._groups = np.split(
-            np.arange(self._tokens.n_cells), np.cumsum([len(group) for group in groups])[:-1]
-        )
+        tokens = _encoded(corpus, selection, encoding, groups)
+        borders = np.cumsum([0, *(len(group) for group in groups)]).tolist()
+        self._groups = [tokens.part(first, last) for first, last in pairwise(borders)]
 
     def __call__(self) -> Validated:
         """Ask the model as it is now; every rank must call it, and each is told the same."""
-        sums = torch.zeros(3, dtype=torch.float64, device=self._objective.model.device)
+        sums = torch.zeros(5, dtype=torch.float64, device=self._objective.model.device)
         was_training = self._objective.training
         self._objective.eval()
         with torch.no_grad():
-            for rows in self._groups:
-                self._ask(rows, sums)
+            for tokens in self._groups:
+                self._ask(tokens, sums)
         self._objective.train(was_training)
-        sums = sums.cpu()
-        if n_ranks() > 1:
-            distributed.all_reduce(sums)
-        loss, right, n_masked = sums.tolist()
+        loss, right, mask_right, mask_asked, n_masked = sum_over_ranks(sums.tolist())
         weight = max(n_masked, 1.0)
-        return Validated(loss=loss / weight, accuracy=right / weight, n_masked=int(n_masked))
+        return Validated(
+            loss=loss / weight,
+            accuracy=right / weight,
+            mask_accuracy=mask_right / mask_asked if mask_asked else None,
+            n_masked=int(n_masked),
+        )
 
-    def _ask(self, rows_c: NDArray[np.int64], sums: torch.Tensor) -> None:
-        lengths = self._tokens.lengths[rows_c]
-        for chosen in pack_rows(lengths.tolist(), self._pack_tokens):
-            masked = self._objective.prepare(pack_of(self._tokens, rows_c[chosen].tolist()), EPOCH)
-            loss, right = self._objective(masked)
-            sums += torch.stack([loss.double(), right.double(), sums.new_tensor(masked.n_masked)])
+    def _ask(self, tokens: TokenBatch, sums: torch.Tensor) -> None:
+        for pack in self._objective.packs(tokens, self._pack_tokens, EPOCH, None):
+            loss, guesses = self._objective(pack)
+            sums[0] += loss
+            sums[1:4] += guesses
+            sums[4] += pack.n_masked
 
 
 def _encoded(

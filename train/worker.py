@@ -32,10 +32,10 @@ from .checkpoints import (
     save_checkpoint,
     weights_of,
 )
-from .engines import Engine, TorchEngine, n_ranks, this_rank
+from .engines import Engine, TorchEngine, n_ranks, sum_over_ranks, this_rank
 from .families import FAMILIES
 from .feeding import Feed, Plan, plan_of
-from .flops import BertShape
+from .flops import shape_of
 from .loop import LeftOut, LoopEnd, Metrics, train
 from .models.bert import PackedBert
 from .models.packed_attention import kernel_for
@@ -159,6 +159,7 @@ def _work(folder: RunFolder) -> LoopEnd:
     def report(metrics: Metrics) -> None:
         if this_rank() != 0:
             return
+        saver.check()  # a full disk is told now, not at the next save
         known = {name: value for name, value in asdict(metrics).items() if value is not None}
         scores.clear()
         if (found := {name: known[name] for name in known if name.startswith("validation_")}) != {}:
@@ -190,7 +191,10 @@ def _work(folder: RunFolder) -> LoopEnd:
             validate_every=recipe.validation.every_steps or 0,
             wants_stop=_StopAsked(folder),
             deadline=_deadline(folder, training.max_hours),
-            roof=Roof(shape=_shape(recipe, vocabulary.size), flops=_sum_over_ranks(peak.flops)),
+            roof=Roof(
+                shape=shape_of(recipe, vocabulary.size), flops=sum_over_ranks([peak.flops])[0]
+            ),
+            noted_in=str(folder.left_out),
         )
         saver.wait()
     finally:
@@ -253,24 +257,6 @@ def _deadline(folder: RunFolder, hours: float | None) -> float:
     if hours is None:
         return math.inf
     return time.monotonic() + hours * 3600 - (time.time() - folder.launched_at())
-
-
-def _shape(recipe: PretrainRecipe, vocabulary_size: int) -> BertShape:
-    return BertShape(
-        layers=recipe.model.layers,
-        width=recipe.model.width,
-        feed_forward=recipe.model.feed_forward,
-        length=recipe.encoding.length,
-        vocabulary_size=vocabulary_size,
-    )
-
-
-def _sum_over_ranks(value: float) -> float:
-    if n_ranks() == 1:
-        return value
-    summed = torch.tensor([value], dtype=torch.float64)
-    distributed.all_reduce(summed)
-    return float(summed)
 
 
 def _engine(recipe: PretrainRecipe, objective: MaskedGenes) -> Engine:

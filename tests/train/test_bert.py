@@ -7,25 +7,27 @@ import pytest
 import torch
 from cytolake.platform.errors import TrainingError
 from cytolake.train.encodings.tokens import TokenBatch
-from cytolake.train.models.bert import PackedBert, bert_config, fresh_bert
+from cytolake.train.models.bert import PackedBert, bert_config
 from cytolake.train.objectives.masked_genes import MaskedGenes
 from cytolake.train.packing import Pack, pack_of
 from transformers import BertConfig, BertForMaskedLM
 
+from .tiny_models import cells_of, tiny_model
+
 VOCABULARY, LENGTH = 97, 48
 
 
-def tiny(seed: int = 0, *, dropout: float = 0.0) -> PackedBert:
-    config = bert_config(
-        vocabulary_size=VOCABULARY,
+def tiny(seed: int = 0, *, attention_dropout: float = 0.0) -> PackedBert:
+    return tiny_model(
+        seed,
+        vocabulary=VOCABULARY,
         length=LENGTH,
         layers=3,
         width=32,
         heads=4,
         feed_forward=64,
-        hidden_dropout=dropout,
+        attention_dropout=attention_dropout,
     )
-    return fresh_bert(config, seed)
 
 
 def stock_of(model: PackedBert) -> BertForMaskedLM:
@@ -37,12 +39,7 @@ def stock_of(model: PackedBert) -> BertForMaskedLM:
 
 
 def random_batch(n_cells: int, seed: int) -> TokenBatch:
-    draw = np.random.default_rng(seed)
-    cells = [
-        draw.permutation(np.arange(2, VOCABULARY))[: draw.integers(3, LENGTH + 1)].astype(np.int32)
-        for _ in range(n_cells)
-    ]
-    return TokenBatch.of_cells(cells, keys=draw.integers(0, 2**63, n_cells).astype(np.uint64))
+    return cells_of(n_cells, seed, vocabulary=VOCABULARY, length=LENGTH, shortest=3)
 
 
 def stock_loss(stock: BertForMaskedLM, objective: MaskedGenes, pack: Pack) -> torch.Tensor:
@@ -149,22 +146,8 @@ def test_a_layer_that_is_not_there_is_refused():
         tiny().hidden_states(pack_of(random_batch(1, seed=0), [0]), layer=4)
 
 
-def with_attention_dropout(share: float) -> PackedBert:
-    config = bert_config(
-        vocabulary_size=VOCABULARY,
-        length=LENGTH,
-        layers=2,
-        width=16,
-        heads=2,
-        feed_forward=32,
-        hidden_dropout=0,
-        attention_dropout=share,
-    )
-    return fresh_bert(config, 0)
-
-
 def test_attention_dropout_is_refused_in_a_pack_and_drawn_in_the_padded_layout():
-    model = with_attention_dropout(0.5)
+    model = tiny(attention_dropout=0.5)
     pack = pack_of(random_batch(3, seed=1), range(3))
     with pytest.raises(TrainingError, match=r"is 0\.5; packed attention has none"):
         model.train().hidden_states(pack)
@@ -172,7 +155,7 @@ def test_attention_dropout_is_refused_in_a_pack_and_drawn_in_the_padded_layout()
     assert not torch.equal(*drawn)
     assert torch.allclose(
         model.eval().hidden_states(pack),
-        with_attention_dropout(0).eval().hidden_states(pack, padded=True),
+        tiny().eval().hidden_states(pack, padded=True),
         atol=1e-6,
     )
 

@@ -18,7 +18,7 @@ class Line(nn.Module):
         self.bias = nn.Parameter(torch.tensor([5.0, 6.0]))
 
     def forward(self, prepared: float) -> tuple[torch.Tensor, torch.Tensor]:
-        return prepared * (self.weight.sum() + self.bias.sum()), torch.tensor(0)
+        return prepared * (self.weight.sum() + self.bias.sum()), torch.zeros(3)
 
 
 def kept(engine: TorchEngine, line: Line) -> dict[str, torch.Tensor]:

@@ -17,6 +17,8 @@ from cytolake.train.packing import empty_pack, pack_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from .plain_hash import mixed_slowly
+
 MASK = 1
 WORDS = st.integers(-(2**63), 2**63 - 1)
 """Any 64 bits."""
@@ -50,14 +52,6 @@ def columns(n_tokens: int) -> Hidden:
     tokens = draw.integers(0, 64, n_tokens)
     positions, keys = draw.integers(-(2**63), 2**63 - 1, (2, n_tokens))
     return torch.from_numpy(tokens), torch.from_numpy(positions), torch.from_numpy(keys)
-
-
-def mixed_slowly(x: int) -> int:
-    """SplitMix64's finaliser in Python's own integers."""
-    x %= 2**64
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
-    return x ^ (x >> 31)
 
 
 def hidden_slowly(token: int, position: int, key: int, *, seed: int, epoch: int) -> int | None:

@@ -50,7 +50,7 @@ def test_a_run_in_this_process_ends_in_a_checkpoint_and_a_full_record(run: Go, c
     assert len(checkpoint.medians.gene_ids) == 60
     assert [step for step, told in tracker.metrics if "loss" in told] == list(range(1, 21))
     wanted = {"loss", "accuracy", "cells_per_s", "tokens_per_s", "data_wait", "learning_rate"}
-    assert wanted | {"gradient_norm"} <= set(tracker.metrics[0][1])
+    assert wanted | {"gradient_norm", "mask_accuracy", "eta_s"} <= set(tracker.metrics[0][1])
     assert tracker.parameters["training.cells_per_step"] == 20
     assert tracker.parameters["medians.digest"] == checkpoint.medians.digest
     assert tracker.datasets[0]["digest"] == checkpoint.info.selection_digest

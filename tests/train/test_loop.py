@@ -38,11 +38,17 @@ class Run:
     plan: Plan
     metrics: list[Metrics] = field(default_factory=list)
     saved: dict[int, Any] = field(default_factory=dict)
+    events: list[tuple[str, int]] = field(default_factory=list)
 
     def go(self, *, start: int = 0, **options: Any) -> LoopEnd:
         def save(step: int) -> None:
             weights = {k: v.clone() for k, v in self.objective.state_dict().items()}
             self.saved[step] = (weights, self.engine.moments())
+            self.events.append(("save", step))
+
+        def report(metrics: Metrics) -> None:
+            self.metrics.append(metrics)
+            self.events.append(("report", metrics.step))
 
         try:
             return train(
@@ -52,7 +58,7 @@ class Run:
                 OPTIMIZER,
                 seed=1,
                 start=start,
-                report=self.metrics.append,
+                report=report,
                 save=save,
                 **({"log_seconds": 0} | options),
             )
@@ -174,6 +180,69 @@ def test_a_stop_leaves_a_checkpoint_of_the_steps_done(vocabulary: Vocabulary, me
     assert list(run.saved) == [4]
 
 
+def after(n_steps: int) -> Any:
+    """What asks for a stop once so many steps are done."""
+    asked = iter(range(99))
+    return lambda: next(asked) >= n_steps
+
+
+def test_a_stop_tells_the_steps_since_the_last_report_before_it_saves_them(
+    vocabulary: Vocabulary, medians: MediansSet
+):
+    each, run = small_run(vocabulary, medians), small_run(vocabulary, medians)
+    each.go()
+    run.go(log_seconds=math.inf, wants_stop=after(5))
+    assert run.events == [("report", 5), ("save", 5)]
+    [told], before = run.metrics, each.metrics[:5]
+    assert told.n_cells == sum(metrics.n_cells for metrics in before)
+    assert min(m.loss for m in before) < told.loss < max(m.loss for m in before)
+    assert told.gradient_norm == before[-1].gradient_norm
+    assert told.learning_rate == before[-1].learning_rate
+
+
+def test_a_stop_before_the_first_step_tells_and_saves_nothing(
+    vocabulary: Vocabulary, medians: MediansSet
+):
+    run = small_run(vocabulary, medians)
+    assert run.go(deadline=0.0) == LoopEnd(step=0, why="out of time")
+    assert run.events == []
+
+
+def test_every_checkpoint_comes_after_a_report_of_its_steps(
+    vocabulary: Vocabulary, medians: MediansSet
+):
+    run = small_run(vocabulary, medians)
+    run.go(log_seconds=math.inf, save_every=5)
+    steps = [step for step in (5, 10, 12) for _ in range(2)]
+    assert run.events == list(zip(["report", "save"] * 3, steps, strict=True))
+
+
+def test_guesses_are_told_of_all_chosen_genes_and_of_those_under_the_mask(
+    vocabulary: Vocabulary, medians: MediansSet
+):
+    run, fresh = (small_run(vocabulary, medians, dropout=0, steps=1) for _ in range(2))
+    work = fresh.feed.work(0)
+    with torch.no_grad():
+        guesses = torch.stack([fresh.objective(pack)[1] for pack in work.packs]).sum(dim=0)
+    fresh.feed.close()
+    run.go()
+    right, mask_right, n_mask = guesses.tolist()
+    assert 0 < n_mask < work.n_masked
+    assert run.metrics[0].accuracy == right / work.n_masked
+    assert run.metrics[0].mask_accuracy == mask_right / n_mask
+
+
+def test_what_is_left_takes_as_long_a_step_as_the_steps_told_last(
+    vocabulary: Vocabulary, medians: MediansSet
+):
+    run = small_run(vocabulary, medians)
+    run.go(log_seconds=math.inf, save_every=5)
+    for metrics, n_steps in zip(run.metrics, (5, 5, 2), strict=True):
+        seconds = metrics.n_cells / metrics.cells_per_s
+        assert metrics.eta_s == pytest.approx((12 - metrics.step) * seconds / n_steps)
+    assert [metrics.eta_s > 0 for metrics in run.metrics] == [True, True, False]
+
+
 class Spoiled:
     """An engine whose loss is no number in some steps."""
 
@@ -182,10 +251,10 @@ class Spoiled:
         self._borders = [sum(packs_a_step[: n + 1]) for n in range(len(packs_a_step))]
 
     def forward(self, prepared: object) -> tuple[torch.Tensor, torch.Tensor]:
-        loss, right = self._engine.forward(prepared)
+        loss, guesses = self._engine.forward(prepared)
         step = next(n for n, border in enumerate(self._borders) if self._seen < border)
         self._seen += 1
-        return (loss * math.nan if step in self._steps else loss), right
+        return (loss * math.nan if step in self._steps else loss), guesses
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -234,6 +303,23 @@ def test_so_many_bad_steps_in_a_row_end_the_run_and_save_nothing_more(
     with pytest.raises(TrainingError, match=r"not finite in 3 steps in a row, up to 12; .*12/"):
         run.go(save_every=4, log_seconds=log_seconds, stop_after=3)
     assert list(run.saved) == [4, 8]
+
+
+def test_bad_steps_before_a_stop_are_told_and_too_many_of_them_are_not_saved(
+    vocabulary: Vocabulary, medians: MediansSet
+):
+    told: list[LeftOut] = []
+    run = small_run(vocabulary, medians)
+    spoil(run, {4, 6})
+    options = {"log_seconds": math.inf, "wants_stop": after(7), "report_left_out": told.append}
+    assert run.go(stop_after=2, **options) == LoopEnd(step=7, why="stopped")
+    assert ([t.steps for t in told], run.metrics[0].skipped) == ([(4, 6)], 2)
+    worse = small_run(vocabulary, medians)
+    spoil(worse, {5, 6})
+    options["wants_stop"] = after(7)
+    with pytest.raises(TrainingError, match=r"2 steps in a row, up to 7; .*their cells in here"):
+        worse.go(stop_after=2, noted_in="here", **options)
+    assert worse.saved == {}
 
 
 def test_bad_steps_are_counted_in_a_row_over_reports(vocabulary: Vocabulary, medians: MediansSet):

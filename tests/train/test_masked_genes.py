@@ -2,9 +2,12 @@ import numpy as np
 import pytest
 import torch
 from cytolake.train.encodings.tokens import TokenBatch
-from cytolake.train.models.bert import bert_config, fresh_bert
 from cytolake.train.objectives.masked_genes import MASK, MaskedGenes, mask_pack
 from cytolake.train.packing import Pack, empty_pack, pack_of
+from cytolake.train.static_packs import StaticShape
+
+from .plain_hash import mixed_slowly
+from .tiny_models import cells_of, tiny_model
 
 VOCABULARY, N_SPECIAL = 64, 4
 
@@ -23,14 +26,6 @@ def pack_with(keys: list[int], length: int, *, seed: int = 0) -> Pack:
 
 def mask(pack: Pack, *, seed: int = 1, epoch: int = 0):
     return mask_pack(pack, seed=seed, epoch=epoch, n_special=N_SPECIAL, vocabulary_size=VOCABULARY)
-
-
-def mixed_slowly(x: int) -> int:
-    """SplitMix64's finaliser in Python's own integers."""
-    x %= 2**64
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
-    return x ^ (x >> 31)
 
 
 def test_choices_are_those_of_a_hash_in_plain_integers():
@@ -87,13 +82,36 @@ def test_another_seed_or_epoch_masks_otherwise(change: dict[str, int]):
 
 
 def test_a_pack_without_a_chosen_token_gives_zero_and_zero_gradients():
-    config = bert_config(
-        vocabulary_size=VOCABULARY, length=16, layers=1, width=8, heads=2, feed_forward=8
-    )
-    objective = MaskedGenes(fresh_bert(config, 0), n_special=N_SPECIAL, seed=0)
-    loss, right = objective(objective.prepare(empty_pack(), 0))
+    objective = MaskedGenes(tiny_model(), n_special=N_SPECIAL, seed=0)
+    loss, guesses = objective(objective.prepare(empty_pack(), 0))
     loss.backward()
-    assert (loss.item(), right.item()) == (0.0, 0)
+    assert (loss.item(), guesses.tolist()) == (0.0, [0, 0, 0])
     for parameter in objective.parameters():
         assert parameter.grad is not None
         assert not parameter.grad.any()
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded", "static"])
+def test_guesses_under_the_mask_are_counted_apart_from_genes_that_can_be_read(layout: str):
+    """Held against all scores of the plain model, where the tokens that it sees are looked at."""
+    shape = StaticShape(n_tokens=70, n_cells=20, n_scored=40, longest=12)
+    objective = MaskedGenes(
+        tiny_model(vocabulary=12, length=12),
+        n_special=2,
+        seed=3,
+        padded=layout == "padded",
+        shape=shape if layout == "static" else None,
+    )
+    batch = cells_of(60, 7, vocabulary=12, length=12, shortest=6)
+    with torch.no_grad():
+        seen = sum(objective(pack)[1] for pack in objective.packs(batch, 70, 5, None))
+        plain = mask_pack(
+            pack_of(batch, range(60)), seed=3, epoch=5, n_special=2, vocabulary_size=12
+        )
+        scores = objective.model.logits(objective.model.hidden_states(plain.pack)[plain.rows])
+    right = scores.argmax(dim=-1) == plain.labels
+    is_mask = plain.pack.tokens[plain.rows] == MASK
+    assert 0 < int(is_mask.sum()) < plain.n_masked
+    assert 0 < int((right & is_mask).sum()) < int(right.sum())
+    expected = [right.sum(), (right & is_mask).sum(), is_mask.sum()]
+    assert seen.tolist() == [int(count) for count in expected]

@@ -88,6 +88,13 @@ def test_scores_are_those_of_the_last_report_up_to_the_checkpoint(card):
     assert "None: no report was made" in card(report(1300))
 
 
+def test_guesses_under_the_mask_are_told_apart_from_all_chosen_genes(card):
+    text = card(report(1200, mask_accuracy=0.0625))
+    assert "| training, chosen genes guessed right | 12.50% |" in text
+    assert "| training, genes under `<mask>` guessed right | 6.25% |" in text
+    assert "under `<mask>`" not in card(report(1200))  # a run of an older version
+
+
 def test_validation_is_shown_where_there_was_one(card):
     text = card(report(1000, validation_loss=4.25), report(1100))
     assert "| validation loss | 4.2500, step 1,000 |" in text

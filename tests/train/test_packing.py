@@ -1,11 +1,18 @@
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 import pytest
 from cytolake.corpus.rooms import Rooms
 from cytolake.platform.errors import TrainingError
 from cytolake.train.encodings.tokens import TokenBatch
-from cytolake.train.packing import empty_pack, pack_cells, pack_of, pack_rows, packs_of
+from cytolake.train.packing import (
+    empty_pack,
+    pack_cells,
+    pack_of,
+    pack_rows,
+    packs_of,
+    padded_packs_of,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,6 +78,40 @@ def test_packs_are_their_cells_end_to_end(lengths: list[int], budget: int):
             assert pack.offsets.tolist() == [0, *accumulate(len(cell) for cell in cells)]
             assert pack.lengths == tuple(len(cell) for cell in cells)
             assert pack.rows == tuple(rows)
+
+
+def slow_padded_rows(lengths: list[int], budget: int) -> list[list[int]]:
+    """Longest first, as many rows as fit with their padding, spelled out."""
+    packs: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if not lengths[row]:
+            continue
+        if packs and (len(packs[-1]) + 1) * lengths[packs[-1][0]] <= budget:
+            packs[-1].append(row)
+        else:
+            packs.append([row])
+    return [sorted(rows) for rows in packs]
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(st.integers(0, 9), max_size=20), budget=st.integers(9, 30))
+def test_padded_packs_hold_like_lengths_and_no_more_than_the_budget_with_padding(
+    lengths: list[int], budget: int
+):
+    batch = batch_of(lengths)
+    packs = list(padded_packs_of(batch, budget))
+    assert [list(pack.rows) for pack in packs] == slow_padded_rows(lengths, budget)
+    assert all(pack.n_cells * max(pack.lengths) <= budget for pack in packs)
+    for longer, shorter in pairwise(packs):
+        assert min(longer.lengths) >= max(shorter.lengths)
+    for pack in packs:
+        cells = [batch.cell(row).tolist() for row in pack.rows]
+        assert pack.tokens.tolist() == [token for cell in cells for token in cell]
+
+
+def test_a_cell_over_the_padded_budget_is_refused_with_the_way_out():
+    with pytest.raises(TrainingError, match="pack_tokens"):
+        padded_packs_of(batch_of([3, 9]), 8)
 
 
 def test_a_pack_is_never_written_to_again():

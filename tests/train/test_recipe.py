@@ -61,10 +61,14 @@ def test_a_recipe_can_be_a_file_of_ones_own(tmp_path: Path):
         ({"start": {"moments": True}}, "no `checkpoint` is named"),
         ({"family": "genformer"}, "did you mean 'geneformer'"),
         ({"engine": {"zero_stage": 3}}, "zero_stage"),
+        (
+            {"objective": {"masked": 0.8, "random": 0.3}},
+            r"masked = 0\.8 and random = 0\.3 are more",
+        ),
     ],
     ids=[
         *("dropout", "heads", "pack", "groups", "workers", "part"),
-        *("two batches", "two warm-ups", "no start", "no moments", "family", "zero"),
+        *("two batches", "two warm-ups", "no start", "no moments", "family", "zero", "shares"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(tables: dict[str, Any], message: str):
@@ -105,3 +109,9 @@ def test_a_run_that_starts_from_a_checkpoint_has_its_vocabulary_unless_it_says_a
     assert parse_values(other, PretrainRecipe, origin="x").vocabulary.set == "geneformer-v2"
     again = PretrainRecipe(name="x", start=StartRecipe(checkpoint="other"))
     assert again == parse_values(start, PretrainRecipe, origin="x")
+
+
+@pytest.mark.parametrize(("masked", "random"), [(0.9, 0.1), (0.7, 0.3), (1.0, 0.0), (0.55, 0.45)])
+def test_shares_of_what_is_hidden_may_be_the_whole(masked: float, random: float):
+    given = {"name": "x", "objective": {"masked": masked, "random": random}}
+    assert parse_values(given, PretrainRecipe, origin="x").objective.random == random

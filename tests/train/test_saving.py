@@ -4,6 +4,7 @@ import errno
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from cytolake.platform.errors import CheckpointError
 from cytolake.platform.faults import DEAD, watching
 from cytolake.train.checkpoints import check_files
 from cytolake.train.retention import checkpoints_in
+from cytolake.train.runs import RunFolder
 from cytolake.train.saving import Saver
 
 from .corpora import small_corpus
@@ -63,6 +65,24 @@ def test_an_error_is_told_once_by_whoever_comes_next():
     saver.close()
 
 
+def test_whoever_asks_in_between_is_told_an_error_and_waits_for_nothing():
+    saver, may_end = Saver(), threading.Event()
+
+    def fail() -> None:
+        assert may_end.wait(30)
+        raise CheckpointError("the disk is full")
+
+    saver.check()
+    saver.save(fail)
+    saver.check()  # under way: nothing to tell yet
+    may_end.set()
+    with pytest.raises(CheckpointError, match="disk is full"):
+        while True:
+            saver.check()
+    saver.check()
+    saver.close()
+
+
 def full_disk(at: str, nth: int) -> Callable[[str], None]:
     """A watcher under which the disk is full at the nth time a point is reached."""
     reached = 0
@@ -101,6 +121,25 @@ def test_a_full_disk_is_told_and_the_checkpoint_before_it_is_gone_on_from(
     expected = kept(whole)
     for name, value in kept(again).items():
         assert torch.equal(value, expected[name]), name
+
+
+def test_a_full_disk_is_told_at_the_next_report_and_not_at_the_next_save(
+    run: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    add_metrics = RunFolder.add_metrics
+
+    def slowly(folder: RunFolder, metrics: dict[str, float]) -> None:
+        add_metrics(folder, metrics)
+        if metrics["step"] > 6:  # the write of step 6 fails beside it
+            time.sleep(0.2)
+
+    monkeypatch.setattr(RunFolder, "add_metrics", slowly)
+    with pytest.raises(CheckpointError, match=r"cannot be written"):
+        with watching(full_disk("before checkpoint/write", 1)):
+            run(recipe(), "told")
+    reported = RunFolder(tmp_path / "runs" / "told").metrics()
+    assert 6 <= reported[-1]["step"] < 12
+    assert checkpoints_in(tmp_path / "runs" / "told" / "checkpoints") == []
 
 
 DIE_ELSEWHERE = """

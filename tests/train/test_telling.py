@@ -36,6 +36,7 @@ STEPS = list(range(1, 21))
 ROW = {
     "loss": 2.5,
     "accuracy": 0.25,
+    "mask_accuracy": 0.125,
     "cells_per_s": 10.0,
     "tokens_per_s": 12345.6,
     "data_wait": 0.01,
@@ -189,6 +190,9 @@ def test_a_terminal_sees_the_numbers_the_passed_over_checkpoint_and_the_outage(t
 def test_a_note_leaves_out_what_was_not_measured():
     assert note_of({**ROW, "memory_gb": 0.0}).endswith("norm 0.50")
     assert "MFU" not in note_of(ROW)
+    assert "<mask> 12.5 %  chosen 25.0 %" in note_of(ROW)
+    older = {name: value for name, value in ROW.items() if name != "mask_accuracy"}
+    assert "<mask>" not in note_of(older)
 
 
 def free_port() -> int:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cytolake.corpus.store import Corpus
@@ -11,10 +12,13 @@ from cytolake.platform.errors import CheckpointError, NoCellsError, RecipeError
 from cytolake.platform.settings import Settings
 from cytolake.train import validation
 from cytolake.train.checkpoints import load_checkpoint
+from cytolake.train.encodings.tokens import TokenBatch
 from cytolake.train.families import FAMILIES
+from cytolake.train.packing import pack_of
 from cytolake.train.recipe import PretrainRecipe
 from cytolake.train.retention import best_checkpoint, checkpoints_in
-from cytolake.train.validation import Validation, validation_selection
+from cytolake.train.validation import EPOCH, Validation, validation_selection
+from cytolake.train.vocabularies import vocabulary_and_medians
 
 from .corpora import small_corpus
 from .tiny_runs import Go, kept, recipe, runner
@@ -43,7 +47,8 @@ def test_validation_changes_no_bit_and_is_told_at_its_steps(run: Go):
     assert [m["loss"] for m in seeing.metrics] == [m["loss"] for m in blind.metrics]
     looked = [int(m["step"]) for m in seeing.metrics if "validation_loss" in m]
     assert looked == [4, 6, 8, 12, 16, 18, 20]  # every four, and at each checkpoint
-    told = [step for step, values in tracker.metrics if "validation_accuracy" in values]
+    names = ("validation_accuracy", "validation_mask_accuracy")
+    told = [step for step, values in tracker.metrics if all(name in values for name in names)]
     assert told == looked
     assert all(m["mfu"] > 0 and m["memory_gb"] > 0 for m in seeing.metrics)
 
@@ -90,14 +95,16 @@ def test_a_run_that_goes_on_says_the_same_of_the_same_cells(run: Go):
     assert ours == theirs
 
 
-def asked(corpus: Corpus, given: PretrainRecipe, n_ranks: int) -> list[validation.Validated]:
-    checkpoint_of = FAMILIES[given.family]
-    from cytolake.train.vocabularies import vocabulary_and_medians
-
+def objective_and_encoding(corpus: Corpus, given: PretrainRecipe) -> tuple[Any, Any]:
+    family = FAMILIES[given.family]
     learn = corpus.select(None, split=given.split, part="learn")
     genes, medians = vocabulary_and_medians(given, corpus, learn, Settings(home=corpus.folder))
-    model = checkpoint_of.model(given, genes, 3)
-    objective = checkpoint_of.objective(model, given, genes)
+    objective = family.objective(family.model(given, genes, 3), given, genes)
+    return objective, family.encoding(genes, medians, 40)
+
+
+def asked(corpus: Corpus, given: PretrainRecipe, n_ranks: int) -> list[validation.Validated]:
+    objective, encoding = objective_and_encoding(corpus, given)
     selection = validation_selection(given, corpus)
     assert selection is not None and selection.n_cells == 30
     found: list[validation.Validated] = []
@@ -108,7 +115,7 @@ def asked(corpus: Corpus, given: PretrainRecipe, n_ranks: int) -> list[validatio
             ask = Validation(
                 corpus,
                 selection,
-                checkpoint_of.encoding(genes, medians, 40),
+                encoding,
                 objective,
                 cells_per_group=4,
                 pack_tokens=90,
@@ -128,6 +135,50 @@ def test_ranks_share_the_cells_and_what_is_hidden_in_them(corpus: Corpus):
         assert n_masked == alone.n_masked > 0
         loss = sum(part.loss * part.n_masked for part in parts) / n_masked
         assert loss == pytest.approx(alone.loss, rel=1e-12)
+
+
+def test_the_answers_are_those_of_each_cell_alone(corpus: Corpus):
+    """What is counted under the mask and over all, held against one cell a pack."""
+    given = recipe(**LOOK)
+    objective, encoding = objective_and_encoding(corpus, given)
+    selection = validation_selection(given, corpus)
+    assert selection is not None
+    order = np.argsort(selection.segment, kind="stable")
+    tokens = TokenBatch.concatenate([encoding.encode(b) for b in corpus.read(selection, order)])
+    sums = torch.zeros(3, dtype=torch.int64)
+    loss, n_masked = 0.0, 0
+    objective.eval()
+    for cell in range(tokens.n_cells):
+        pack = objective.prepare(pack_of(tokens, [cell]), EPOCH)
+        with torch.no_grad():
+            one, guesses = objective(pack)
+        loss, sums, n_masked = loss + float(one), sums + guesses, n_masked + pack.n_masked
+    [found] = asked(corpus, given, 1)
+    assert found.n_masked == n_masked
+    assert found.loss == pytest.approx(loss / n_masked, rel=1e-5)
+    assert found.accuracy == int(sums[0]) / n_masked
+    assert found.mask_accuracy == int(sums[1]) / int(sums[2])
+
+
+def test_held_out_cells_are_laid_as_those_that_are_learnt_from(corpus: Corpus):
+    """One cell a row in the padded layout, and no more places than a pack has, padding included."""
+    padded = recipe(**LOOK, training={"layout": "padded"})
+    objective, encoding = objective_and_encoding(corpus, padded)
+    selection = validation_selection(padded, corpus)
+    assert selection is not None
+    places: list[int] = []
+
+    def note(module: object, args: object, given: dict[str, torch.Tensor]) -> None:
+        assert given["input_ids"].shape[0] > 0 and len(given["input_ids"].shape) == 2
+        places.append(given["input_ids"].numel())
+
+    objective.model.bert.embeddings.register_forward_pre_hook(note, with_kwargs=True)
+    ask = Validation(corpus, selection, encoding, objective, cells_per_group=15, pack_tokens=90)
+    found = ask()
+    assert 40 < max(places) <= 90  # several cells, and never more than a pack
+    [packed] = asked(corpus, recipe(**LOOK), 1)
+    assert found.loss == pytest.approx(packed.loss, rel=1e-5)
+    assert (found.accuracy, found.mask_accuracy) == (packed.accuracy, packed.mask_accuracy)
 
 
 def test_a_part_without_cells_is_refused_before_anything_is_trained(run: Go, tmp_path: Path):

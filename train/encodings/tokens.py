@@ -58,6 +58,16 @@ class TokenBatch:
         """One cell's tokens. Shape (its length,)."""
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
 
+    def part(self, first: int, last: int) -> "TokenBatch":
+        """The cells from `first` up to and without `last`; arrays are shared, not copied."""
+        begin, end = self.offsets[first], self.offsets[last]
+        return TokenBatch(
+            tokens=self.tokens[begin:end],
+            offsets=self.offsets[first : last + 1] - begin,
+            keys=self.keys[first:last],
+            cell_ids=self.cell_ids[first:last],
+        )
+
     @classmethod
     def of_cells(
         cls,

@@ -25,7 +25,7 @@ def linear_cross_entropy(
     half: bool = False,
     grade: "Callable[[torch.Tensor, torch.Tensor], Graded] | None" = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The summed cross-entropy of `hidden @ weight.T + bias`, and how many rows are right.
+    """The summed cross-entropy of `hidden @ weight.T + bias`, and which rows are right.
 
     The gradients are made together with the loss, so a backward pass only scales them; they may
     be asked for once.
@@ -40,8 +40,8 @@ def linear_cross_entropy(
         grade: `graded`, perhaps compiled.
 
     Returns:
-        The summed loss, fp32, and the number of rows whose label scores highest, int64: both of
-        shape ().
+        The summed loss, fp32, shape (); and of each row whether its label scores highest, False
+        for a row that does not count. Shape (n_rows,), bool.
     """
     return _LinearCrossEntropy.apply(
         hidden_md, weight_vd, bias_v, labels_m, chunk, half, grade or graded
@@ -49,14 +49,14 @@ def linear_cross_entropy(
 
 
 def graded(logits_mv: torch.Tensor, labels_m: torch.Tensor) -> Graded:
-    """The summed loss of a chunk, how many are right, and the loss's gradient by the scores.
+    """The summed loss of a chunk, which rows are right, and the loss's gradient by the scores.
 
     Args:
         logits_mv: the scores; may be overwritten.
         labels_m: as in `linear_cross_entropy`.
 
     Returns:
-        Shapes (), () and (m, v); fp32, int64 and the dtype of the scores.
+        Shapes (), (m,) and (m, v); fp32, bool and the dtype of the scores.
     """
     counts = labels_m >= 0
     label_m1 = labels_m.clamp(min=0)[:, None]
@@ -66,10 +66,10 @@ def graded(logits_mv: torch.Tensor, labels_m: torch.Tensor) -> Graded:
     powers = (scores - top.values[:, None]).exp_()
     total = powers.sum(dim=-1)
     losses = top.values + total.log() - picked
-    right = (top.indices == labels_m).sum()
+    right_m = top.indices == labels_m
     gradient = powers.mul_((counts / total)[:, None])
     gradient.scatter_add_(-1, label_m1, -counts[:, None].float())
-    return torch.where(counts, losses, 0.0).sum(), right, gradient.to(logits_mv.dtype)
+    return torch.where(counts, losses, 0.0).sum(), right_m, gradient.to(logits_mv.dtype)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -88,7 +88,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weight, bias = weight_vd.to(dtype), bias_v.to(dtype)
         wanted = any(ctx.needs_input_grad[:3])
         loss = weight_vd.new_zeros((), dtype=torch.float32)
-        right = labels_m.new_zeros(())
+        right_m = torch.empty_like(labels_m, dtype=torch.bool)
         by_hidden = torch.empty_like(hidden_md) if wanted else None
         by_weight = torch.zeros_like(weight_vd) if wanted else None
         by_bias = torch.zeros_like(bias_v) if wanted else None
@@ -96,9 +96,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for begin in range(0, len(labels_m), chunk):
                 hidden = hidden_md[begin : begin + chunk].to(dtype)
                 labels = labels_m[begin : begin + chunk]
-                one, some, by_logits = grade(torch.addmm(bias, hidden, weight.T), labels)
+                scores = torch.addmm(bias, hidden, weight.T)
+                one, right_m[begin : begin + chunk], by_logits = grade(scores, labels)
                 loss += one
-                right += some
                 if by_hidden is not None and by_weight is not None and by_bias is not None:
                     by_hidden[begin : begin + chunk] = by_logits @ weight
                     if half:
@@ -108,8 +108,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     by_bias += by_logits.sum(dim=0, dtype=by_bias.dtype)
         if by_hidden is not None and by_weight is not None and by_bias is not None:
             ctx.save_for_backward(by_hidden, by_weight, by_bias)
-        ctx.mark_non_differentiable(right)
-        return loss, right
+        ctx.mark_non_differentiable(right_m)
+        return loss, right_m
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

@@ -183,24 +183,30 @@ class MaskedGenes(nn.Module):
         return self._filled(empty_pack(), self._shape, self._rules.at(epoch), 0)
 
     def forward(self, masked: "MaskedPack | StaticPack") -> tuple[torch.Tensor, torch.Tensor]:
-        """The summed loss over the chosen tokens, and how many were guessed right.
+        """The summed loss over the chosen tokens, and the guesses at them.
 
-        Both are sums, so that a step over many packs can divide by ITS number of chosen tokens.
+        All are sums, so that a step over many packs can divide by ITS number of chosen tokens.
         A pack without any gives zero, and zero gradients.
+
+        Returns:
+            The loss, fp32, shape (); and three counts, int64, shape (3,): chosen tokens guessed
+            right, those of them that the model sees as `<mask>`, and all that it sees as `<mask>`.
+            The other chosen ones show a gene: their own, or one that was drawn.
         """
         device = self.model.device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._half):
             if isinstance(masked, StaticPack):
                 at, grade = masked.to(device), self._grade
-                scored_md, labels = self._static_pass(
+                scored_md, labels, is_mask_m = self._static_pass(
                     at.tokens, at.offsets, at.keys, at.begin, at.shape
                 )
             else:
                 here, grade = masked.to(device), graded  # its rows are as many as there are
                 hidden_td = self.model.hidden_states(here.pack, padded=self._padded)
                 scored_md, labels = self.model.scored(hidden_td[here.rows]), here.labels
+                is_mask_m = here.pack.tokens[here.rows] == MASK
         decoder = self.model.decoder
-        return linear_cross_entropy(
+        loss, right_m = linear_cross_entropy(
             scored_md,
             decoder.weight,
             decoder.bias,
@@ -209,6 +215,7 @@ class MaskedGenes(nn.Module):
             half=self._half,
             grade=grade,
         )
+        return loss, torch.stack([right_m, right_m & is_mask_m, is_mask_m]).sum(dim=1)
 
     def _static(
         self,
@@ -217,8 +224,12 @@ class MaskedGenes(nn.Module):
         keys_c: torch.Tensor,
         begin: torch.Tensor,
         shape: StaticShape,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Masks, the model's pass and the rows that are scored, all with static shapes."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Masks, the model's pass and the rows that are scored, all with static shapes.
+
+        Returns:
+            What the decoder reads of each row, the row's label, and whether it shows `<mask>`.
+        """
         cell_t = cell_of(offsets, shape.n_tokens)
         everywhere = torch.arange(shape.n_tokens, device=tokens.device)
         positions = everywhere - offsets.long()[cell_t]
@@ -226,7 +237,8 @@ class MaskedGenes(nn.Module):
             tokens.long(), positions, keys_c[cell_t], begin, self._static_rule, shape.n_scored
         )
         states = self.model.static_states(hidden, positions, offsets, shape.longest)
-        return self.model.scored(states[rows]), labels
+        is_mask_m = (hidden[rows] == MASK) & (labels >= 0)  # places not needed point to row 0
+        return self.model.scored(states[rows]), labels, is_mask_m
 
     def _filled(self, pack: Pack, shape: StaticShape, rule: Rule, n_masked: int) -> StaticPack:
         made = static_pack(pack, shape, begin=rule.begin, n_masked=n_masked)
