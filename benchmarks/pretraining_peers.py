@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,12 @@ class Shape:
         return bert_config(
             **{name: getattr(self, name) for name in names}, hidden_dropout=self.hidden_dropout
         )
+
+    def cost(self) -> Any:
+        """The shape as `train/flops.py` counts it."""
+        from cytolake.train.flops import BertShape
+
+        return BertShape(**{each.name: getattr(self, each.name) for each in fields(BertShape)})
 
 
 V1_10M = Shape(vocabulary_size=25_426, length=2048, layers=6, width=256, heads=4, feed_forward=512)
