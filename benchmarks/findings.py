@@ -239,6 +239,7 @@ def _contexts(
     return {
         "scores": [asdict(score) for score in result.scores],
         "verdict": result.verdict,
+        "bootstrap": result.tables["bootstrap"].to_pylist() if "bootstrap" in result.tables else [],
         "notes": list(result.notes),
     }
 

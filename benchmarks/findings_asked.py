@@ -30,12 +30,18 @@ from cytolake.train.checkpoints import (
     read_info,
     untrained_like,
 )
+from cytolake.train.encodings.tokens import TokenBatch
 
 
 def question_of(task: str, seed: int, **changes: Any) -> EvaluationRecipe:
     """A question about the held-out part, unless the changes say otherwise."""
     values = {"name": f"findings-{task}", "task": task, "seed": seed, **changes}
     return parse_values(values, EvaluationRecipe, origin="findings")
+
+
+def _n_cut(checkpoint: Checkpoint, tokens: TokenBatch) -> int:
+    """How many cells have as many genes as a cell may have, or had more."""
+    return int((tokens.lengths >= checkpoint.encoding.length).sum())
 
 
 class Asking:
@@ -113,6 +119,7 @@ class Asking:
         return {
             "learnt cells": learnt.n_cells,
             "learnt tokens": len(learnt.tokens),
+            "learnt cells cut": _n_cut(question.checkpoint, learnt),
             "held-out cells": question.selection.n_cells,
             "vocabulary": question.checkpoint.vocabulary.size,
             "parameters": model,
@@ -141,7 +148,10 @@ class Asking:
         return {name: float(guess.losses.mean()) for name, guess in found.items()}
 
     def masked(self, part: str) -> dict[str, Any]:
-        """Scores of all sizes, untrained and trained, and of the baselines, at one set of genes."""
+        """Scores of all sizes, trained, and of the baselines, at one set of hidden genes.
+
+        Untrained models are asked by `curve` alone: they begin it.
+        """
         checkpoint, cells, units = self._cells(part, self._n_cells)
         hidden = hide_for(checkpoint, cells.tokens, seed=self._seed, pack_tokens=8192)
         baselines = guesses_of_baselines(self.guessers(), hidden)
@@ -173,4 +183,5 @@ class Asking:
             ),
             "n_positions": len(hidden.truth_m),
             "n_cells": len(hidden.cells),
+            "n_cut": _n_cut(checkpoint, cells.tokens),
         }

@@ -1,25 +1,23 @@
-"""Answers of the findings as a page and a plot. Knows no model: it reads what was kept.
+"""Answers of the findings as a page. Knows no model: it reads what was kept.
 
 Words follow the intervals: ahead, behind, or not told apart.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import pairwise
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cytolake.evaluate.contexts import DIFFERENCE, GAIN, SAME_BATCH, SAME_LABEL
-from cytolake.evaluate.figures import ACCENT, INK, SOFT, WARM
 from cytolake.evaluate.guessers import BASELINES, IN_ORDER, NEIGHBOURS
 from cytolake.evaluate.results import compare
 from cytolake.evaluate.scores import Score
 from cytolake.evaluate.tasks.contexts import CHECKPOINT, UNTRAINED
 from cytolake.evaluate.tasks.masked import CROSS_ENTROPY, TOP_1, TOP_10
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from benchmarks.findings_plot import curve_figure
 
 Answers = Mapping[str, Any]
 
@@ -44,7 +42,7 @@ def note(answers: Answers, *, command: str) -> str:
     parts.append(_contexts(answers, "contexts", "Cell type or donor?"))
     if f"contexts/studies/{_sizes(answers)[0]}" in answers:
         parts.append(_contexts(answers, "contexts/studies", "Cell type or study?"))
-    return "\n\n".join([*parts, _limits()]) + "\n"
+    return "\n\n".join([*parts, _limits(answers)]) + "\n"
 
 
 def _found(answers: Answers, name: str) -> Any:
@@ -63,6 +61,16 @@ def _head(answers: Answers, command: str) -> str:
     machine, plan, cells = _found(answers, "machine"), answers["plan"], _found(answers, "cells")
     versions = ", ".join(f"{name} {value}" for name, value in machine["versions"].items())
     cpu = sum(value["cpu_s"] for name, value in answers.items() if name != "plan")
+    told = fill(
+        f"Pretrained on {cells['learnt cells']:,} control PBMC of three donors of Kang 2018 (1015, "
+        f"1256, 1488) and on nothing else; {plan['epochs']:g} epochs of {cells['learnt tokens']:,} "
+        f"tokens, {cells['vocabulary']:,} tokens in the vocabulary. {_cut(answers)} The file has "
+        "1,287 expressed genes of one pooled run of eight lupus patients. Asked: "
+        f"{cells['held-out cells']:,} cells of the five other donors. Another study: pbmc3k, one "
+        "healthy donor, read through the same vocabulary and medians; no model and no baseline has "
+        "seen it.",
+        100,
+    )
     whole = all(_found(answers, f"training/{name}")["whole"] for name in _sizes(answers))
     stopped = "" if whole else "; more, for a training was stopped and gone on with"
     return f"""# Findings: what small models learn
@@ -74,12 +82,18 @@ Command: `CYTOLAKE_RESOURCES=... {command}` ({machine["date"]}).
 Machine: {machine["machine"]}, no GPU, other work beside it. Versions: {versions}.
 Budget: {cpu / 3600:.2f} CPU hours in all, ingest not counted{stopped}.
 
-Pretrained on {cells["learnt cells"]:,} control PBMC of three donors of Kang 2018 (1015, 1256, 1488)
-and on nothing else; {cells["learnt tokens"]:,} tokens an epoch, {plan["epochs"]:g} epochs, at most
-{plan["length"]} genes a cell, {cells["vocabulary"]:,} tokens in the vocabulary. The file has 1,287
-expressed genes of one pooled run of eight lupus patients. Asked: {cells["held-out cells"]:,} cells
-of the five other donors. Another study: pbmc3k, one healthy donor, read through the same vocabulary
-and medians; no model and no baseline has seen it."""
+{told}"""
+
+
+def _cut(answers: Answers) -> str:
+    length, cells = answers["plan"]["length"], _found(answers, "cells")
+    n_cells, n_cut = cells["learnt cells"], cells["learnt cells cut"]
+    if n_cut == n_cells:
+        return (
+            f"Every one of these cells is cut at its {length} most telling genes "
+            f"({cells['learnt tokens']:,} = {n_cells:,} x {length})."
+        )
+    return f"A cell is cut at its {length} most telling genes: {n_cut:,} of these were."
 
 
 def _in_short(answers: Answers) -> str:
@@ -99,14 +113,29 @@ def _in_short(answers: Answers) -> str:
     )
     for key, other in (("contexts", "donor"), ("contexts/studies", "study")):
         if f"{key}/{largest}" in answers:
-            scores = _scores(_found(answers, f"{key}/{largest}")["scores"])
-            [gain] = [score for score in scores if score.name == GAIN]
+            gains = {name: _gain(answers, f"{key}/{name}") for name in _sizes(answers)}
+            told = "; ".join(f"{name} {_of_gain(gain)}" for name, gain in gains.items())
             lines.append(
                 f"- What training did to a gene's state, cell type over {other} (difference of "
-                f"cosines): {_of_gain(gain)}."
+                f"cosines): {told}. {_trend([gain.value for gain in gains.values()])}"
             )
     told = "\n".join(fill(line, 100, subsequent_indent="  ") for line in lines)
     return f"## In short\n\n{told}"
+
+
+def _gain(answers: Answers, key: str) -> Score:
+    [gain] = [s for s in _scores(_found(answers, key)["scores"]) if s.name == GAIN]
+    return gain
+
+
+def _trend(values: Sequence[float]) -> str:
+    """What the values do from the smallest model to the largest; nothing of a single one."""
+    steps = [after - before for before, after in pairwise(values)]
+    if not steps:
+        return ""
+    if all(step < 0 for step in steps):
+        return "The larger the model, the less."
+    return "The larger the model, the more." if min(steps) > 0 else "In no order of size."
 
 
 def _trained(answers: Answers) -> str:
@@ -154,6 +183,7 @@ def _guessed(answers: Answers, key: str, title: str) -> str:
     return f"""## {title}
 
 {found["n_positions"]:,} `<mask>` positions of {found["n_cells"]:,} cells, the same for every row.
+{found["n_cut"]:,} of these cells are cut at {answers["plan"]["length"]} genes.
 95 % intervals over {unit.n} {unit.unit}{beside}; {unit.method}.
 
 | who | cross-entropy, nats | top 1 | top 10 |
@@ -167,8 +197,9 @@ Nats a position that each model (column) saves against each other guesser, paire
 
 {_of_order(Score(**found["order"]))}
 
-Cell kNN took k = {chosen["k"]} and {chosen["kNN strength"]:g} genes' worth of smoothing, the
-rank-unigram {chosen["rank strength"]:g}; all chosen on the pretraining donors."""
+Cell kNN took k = {chosen["k"]} and {chosen["kNN strength"]:g} genes' worth of smoothing, chosen on
+pretraining cells, each told of cells of the other pretraining donors only; the rank-unigram took
+{chosen["rank strength"]:g}, chosen by leaving out one gene at a time."""
 
 
 def _of_order(score: Score) -> str:
@@ -207,12 +238,17 @@ def _contexts(answers: Answers, key: str, title: str) -> str:
             shown = name if model == CHECKPOINT else f"{name}, untrained"
             rows.append(f"| {shown} | {' | '.join(values)} |")
         verdicts.append(f"- {name}: {_of_gain(scores[GAIN, CHECKPOINT])}")
+        again = {(s.name, s.model): s for s in _scores(found["bootstrap"])}
+        if again and _is_bounded(again[GAIN, CHECKPOINT]):
+            verdicts[-1] += f" (bootstrap: {_bracketed(again[GAIN, CHECKPOINT])})"
     notes = fill(" ".join(f"{note}." for note in found["notes"] if "seen cells" not in note), 100)
     table, told = "\n".join(rows), "\n".join(verdicts)
+    method = _method(_gain(answers, f"{key}/{sizes[0]}"))
     return f"""## {title}
 
 States of one gene at one rank, centred per gene: cosines across batches inside a cell type, across
 cell types inside a batch, and the difference. Above 0: more of the type than of the batch.
+{method}
 
 | who | across batches, one type | across types, one batch | difference |
 |---|---|---|---|
@@ -225,62 +261,69 @@ What training did to the difference:
 {notes}"""
 
 
+def _method(score: Score) -> str:
+    if not _is_bounded(score):
+        return (
+            f"No intervals: one side has one of the {score.n} {score.unit} only, and leaving that "
+            "one\nout leaves nothing to compare."
+        )
+    beside = ""
+    if score.method.startswith("jackknife"):
+        beside = (
+            f" {score.n}\nare too few to resample ([decision 14](decisions.md)); the percentile "
+            "bootstrap over the same\nunits is given beside the last list, and is known to be too "
+            "narrow for so few."
+        )
+    return (
+        f"95 % intervals over {score.n} {score.unit}; {score.method}.{beside} A gene's centre is "
+        "that of\nall cells in every draw (decision 90), so all intervals are a little narrow."
+    )
+
+
+def _is_bounded(score: Score) -> bool:
+    return math.isfinite(score.low) and math.isfinite(score.high)
+
+
+def _bracketed(score: Score) -> str:
+    return f"[{score.low:+.3f}, {score.high:+.3f}]"
+
+
 def _of_gain(score: Score) -> str:
-    if not (math.isfinite(score.low) and math.isfinite(score.high)):
+    if not _is_bounded(score):
         return f"{score.value:+.3f}; no interval, for one side has one donor only"
     side = "more of the type" if score.value > 0 else "more of the batch"
     words = "not told apart from nothing" if score.low <= 0 <= score.high else side
-    return f"{score.value:+.3f} [{score.low:+.3f}, {score.high:+.3f}], {words}"
+    return f"{score.value:+.3f} {_bracketed(score)}, {words}"
 
 
-def _limits() -> str:
+def _n_intervals(answers: Answers, key: str) -> int:
+    """How many intervals the tables of some answers have."""
+    return sum(
+        _is_bounded(score)
+        for name in answers
+        if name == key or name.startswith(f"{key}/")
+        for listed in _listed(_found(answers, name))
+        for score in _scores(listed)
+    )
+
+
+def _listed(found: Mapping[str, Any]) -> list[Sequence[Mapping[str, Any]]]:
+    return [found["scores"], *found.get("saved", {}).values()]
+
+
+def _limits(answers: Answers) -> str:
     return f"""## What this does not say
 
-- One study of one tissue, a panel of expressed genes, minutes of training: the numbers are of these
-  cells and these budgets, and no law of scale can be read from three sizes.
+- One study of one tissue, a panel of expressed genes of which a cell shows
+  {answers["plan"]["length"]} at most, minutes of training: the numbers are of these cells and these
+  budgets, and no law of scale can be read from three sizes.
+- One seed of training a size, and one untrained model beside it: intervals are over donors or
+  cells, and how far another seed would lie off is in none of them.
+- No interval is corrected for their number: {_n_intervals(answers, "masked")} of guesses,
+  {_n_intervals(answers, "contexts")} of states. At 95 % one in twenty is expected to miss.
 - Equal tokens are not equal cost: the largest model took the most time, and a smaller one would see
   more tokens in it.
 - `{IN_ORDER}` is one reading of that order, not the best one; what a
   model has over it need not be biology.
 - The donors of Kang 2018 were pooled in one run, so that they differ as people and not as batches;
   the two studies differ in everything, and one of them has one donor."""
-
-
-def curve_figure(answers: Answers) -> "Figure":
-    """Loss on held-out donors by tokens seen, and the differences of cosines."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-    per_epoch = _found(answers, "cells")["learnt tokens"] / 1e6
-    sizes = _sizes(answers)
-    for name, color in zip(sizes, (SOFT, WARM, ACCENT), strict=False):
-        points = _found(answers, f"curve/{name}")
-        tokens = [epoch * per_epoch for epoch, _ in points]
-        left.plot(tokens, [loss for _, loss in points], "o-", ms=3, color=color, label=name)
-    styles = cycle((":", "-.", "--", (0, (6, 1)), "-"))
-    for (name, loss), style in zip(
-        _found(answers, "curve/baselines").items(), styles, strict=False
-    ):
-        left.axhline(loss, color=INK, lw=0.9, ls=style, label=name)
-    left.set_xlabel("tokens seen (millions)")
-    left.set_ylabel("nats at <mask>, held-out donors")
-    left.legend(fontsize=7, facecolor="white", framealpha=1, edgecolor="none")
-    right.axvline(0, color=SOFT, lw=0.8)
-    for row, name in enumerate(sizes):
-        scores = _scores(_found(answers, f"contexts/{name}")["scores"])
-        for model, color, shift in ((CHECKPOINT, ACCENT, -0.12), (UNTRAINED, WARM, 0.12)):
-            [score] = [s for s in scores if (s.name, s.model) == (DIFFERENCE, model)]
-            if math.isfinite(score.low) and math.isfinite(score.high):
-                right.plot([score.low, score.high], [row + shift] * 2, color=color, alpha=0.6, lw=2)
-            label = model if row == 0 else None
-            right.plot([score.value], [row + shift], "o", color=color, label=label)
-    right.set_yticks(range(len(sizes)), sizes)
-    right.set_ylim(len(sizes) - 0.5, -0.5)
-    right.set_xlabel("cosine: type over donor")
-    right.legend(fontsize=7, frameon=False)
-    for axis in (left, right):
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(color="#e6eaef")
-        axis.tick_params(labelsize=8)
-    return figure

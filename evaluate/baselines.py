@@ -153,12 +153,10 @@ def fit_rank_unigram(
     n_genes = n_tokens - n_special
     flat = bins.astype(np.int64) * n_genes + (tokens.astype(np.int64) - n_special)
     counts_bg = np.bincount(flat, minlength=len(edges) * n_genes).reshape(len(edges), n_genes)
-    counts_g = counts_bg.sum(axis=0)
-    unigram_g = (counts_g + 1.0) / (counts_g.sum() + n_genes)
+    unigram_g = _unigram(counts_bg)
     strength = _best_strength(counts_bg, unigram_g)
-    totals_b1 = counts_bg.sum(axis=1, keepdims=True)
     bins_bv = np.zeros((len(edges), n_tokens))
-    bins_bv[:, n_special:] = (counts_bg + strength * unigram_g) / (totals_b1 + strength)
+    bins_bv[:, n_special:] = smoothed_bins(counts_bg, strength)
     unigram_v = np.concatenate([np.zeros(n_special), unigram_g])
     return RankUnigram(
         edges=edges,
@@ -168,6 +166,20 @@ def fit_rank_unigram(
         strength=strength,
         n_tokens=len(tokens),
     )
+
+
+def smoothed_bins(counts_bg: NDArray[np.integer], strength: float) -> NDArray[np.float64]:
+    """How often each gene stands in a rank bin, smoothed with how often it stands anywhere.
+
+    Args:
+        counts_bg: how often it was seen there. Shape (b, n_genes).
+        strength: how many genes' worth of the unigram each bin is smoothed with.
+
+    Returns:
+        Probabilities. Shape (b, n_genes).
+    """
+    totals_b1 = counts_bg.sum(axis=1, keepdims=True)
+    return (counts_bg + strength * _unigram(counts_bg)) / (totals_b1 + strength)
 
 
 def logistic_regression(
@@ -218,6 +230,11 @@ def log_normalised(
     logs = sparse.csr_matrix(scaled)
     logs.data = np.log1p(logs.data)
     return logs
+
+
+def _unigram(counts_bg: NDArray[np.integer]) -> NDArray[np.float64]:
+    counts_g = counts_bg.sum(axis=0)
+    return (counts_g + 1.0) / (counts_g.sum() + len(counts_g))
 
 
 def _places(weights_bv: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -1,7 +1,8 @@
 """The cells that a question is asked of: which, with which labels and which independent units.
 
 Knows the corpus's batches and the encoding; knows no model. Choices are made by a hash of seed
-and content key, so that a corpus built anew gives the same cells. Array suffix: c cell.
+and content key, so that a corpus built anew gives the same cells. Array suffixes: c cell,
+o a gene in a cell.
 """
 
 from collections.abc import Sequence
@@ -60,6 +61,39 @@ class Units:
     def are_cells(self) -> bool:
         """Whether cells had to take the place of donors."""
         return self.word == "cells"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenesOfCells:
+    """The genes of some cells, cell after cell by rank; special tokens are left out.
+
+    Attributes:
+        place_o: where each stands among the tokens. Shape (n_genes,).
+        token_o: its token. Shape (n_genes,).
+        cell_o: its cell. Shape (n_genes,).
+        rank_o: how many genes stand before it in its cell. Shape (n_genes,).
+        offsets: where each cell begins and ends in these arrays. Shape (n_cells + 1,).
+    """
+
+    place_o: NDArray[np.int64]
+    token_o: NDArray[np.int64]
+    cell_o: NDArray[np.int64]
+    rank_o: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+
+def genes_of(tokens: TokenBatch, n_special: int) -> GenesOfCells:
+    """The genes of encoded cells; the vocabulary begins with `n_special` other tokens."""
+    is_gene = tokens.tokens >= n_special
+    offsets = np.concatenate([[0], np.cumsum(is_gene)])[tokens.offsets].astype(np.int64)
+    cell_o = np.repeat(np.arange(tokens.n_cells), np.diff(offsets))
+    return GenesOfCells(
+        place_o=np.flatnonzero(is_gene),
+        token_o=tokens.tokens[is_gene].astype(np.int64),
+        cell_o=cell_o,
+        rank_o=np.arange(len(cell_o)) - offsets[cell_o],
+        offsets=offsets,
+    )
 
 
 def encode_cells(

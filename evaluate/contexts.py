@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ..platform.errors import EvaluationError
-from .metrics import bootstrap_together
+from .metrics import FEW_UNITS, bootstrap_together
 from .scores import Score
 
 SAME_LABEL = "cosine across batches"
@@ -175,7 +175,12 @@ def context_pairs(states_od: NDArray[np.floating], found: Occurrences) -> Contex
 
 
 def context_scores(
-    pairs: Mapping[str, ContextPairs], *, untrained: str, unit: str, seed: int
+    pairs: Mapping[str, ContextPairs],
+    *,
+    untrained: str,
+    unit: str,
+    seed: int,
+    few_units: int = FEW_UNITS,
 ) -> list[Score]:
     """Score each model's two cosines and their difference, and the gain over the untrained model.
 
@@ -187,6 +192,7 @@ def context_scores(
         untrained: which of the models is untrained.
         unit: what the units are, in the plural.
         seed: of the bootstrap.
+        few_units: under so many units the jackknife is taken; see `bootstrap_together`.
     """
     others = [model for model in pairs if model != untrained]
     names = [(name, m) for m in pairs for name in (SAME_LABEL, SAME_BATCH, DIFFERENCE)]
@@ -203,7 +209,9 @@ def context_scores(
         return values + [differences[model] - differences[untrained] for model in others]
 
     n_units = next(iter(pairs.values())).n_units
-    return bootstrap_together(statistics, n_units, names=names, unit=unit, seed=seed)
+    return bootstrap_together(
+        statistics, n_units, names=names, unit=unit, seed=seed, few_units=few_units
+    )
 
 
 def _directions(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..train.checkpoints import Checkpoint
 from ..train.encodings.tokens import TokenBatch
 from .baselines import RankUnigram, fit_rank_unigram
+from .cells import genes_of
 from .hidden_genes import Guesses, HiddenGenes, false_share_of, hide_genes
 from .median_order import MedianOrder, fit_median_order, order_of_medians
 from .neighbours import CellNeighbours, fit_neighbours
@@ -46,7 +47,7 @@ def hide_for(
         seed=seed,
         n_special=len(checkpoint.vocabulary.special),
         vocabulary_size=checkpoint.vocabulary.size,
-        leading=_leading(checkpoint),
+        leading=int("<cls>" in checkpoint.vocabulary.special),
         pack_tokens=pack_tokens,
     )
 
@@ -69,14 +70,11 @@ def fit_guessers(
     Raises:
         EvaluationError: too few cells to count.
     """
-    n_special, leading = len(checkpoint.vocabulary.special), _leading(checkpoint)
-    is_gene = pretraining.tokens >= n_special
-    places = np.arange(len(pretraining.tokens)) - np.repeat(
-        pretraining.offsets[:-1], pretraining.lengths
-    )
+    n_special = len(checkpoint.vocabulary.special)
+    genes = genes_of(pretraining, n_special)
     table = fit_rank_unigram(
-        pretraining.tokens[is_gene],
-        (places - leading)[is_gene],
+        genes.token_o,
+        genes.rank_o,
         n_tokens=checkpoint.vocabulary.size,
         n_special=n_special,
         length=checkpoint.encoding.length,
@@ -86,7 +84,6 @@ def fit_guessers(
         pretraining,
         table,
         n_special=n_special,
-        leading=leading,
         units_c=units_c,
         false_share=share,
         seed=seed,
@@ -136,7 +133,3 @@ def guesses_of_baselines(guessers: GeneGuessers, hidden: HiddenGenes) -> dict[st
         ]
     )
     return found
-
-
-def _leading(checkpoint: Checkpoint) -> int:
-    return int("<cls>" in checkpoint.vocabulary.special)

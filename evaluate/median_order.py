@@ -20,8 +20,8 @@ from ..corpus.vocabularies import Vocabulary
 from ..platform.errors import EvaluationError
 from ..train.encodings.tokens import TokenBatch
 from .hidden_genes import NOBODY, beside
-from .metrics import ranks_of_truth
-from .neighbours import CellNeighbours, apart, hidden_in
+from .metrics import places_and_losses
+from .neighbours import CellNeighbours, apart, cells_to_try
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,8 +83,7 @@ class MedianOrder:
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The places of the true genes (0 is first) and their cross-entropies. Shapes (m,)."""
         found_mv = self.at_ranks(ranks_m, visible, before_m, after_m, false_share=false_share)
-        own_m = found_mv[np.arange(len(truth_m)), truth_m]
-        return ranks_of_truth(found_mv, truth_m), -np.log(own_m)
+        return places_and_losses(found_mv, truth_m)
 
 
 def order_of_medians(vocabulary: Vocabulary, medians: MediansSet) -> NDArray[np.int64]:
@@ -132,7 +131,8 @@ def fit_median_order(
     """Learn from pretraining cells what the order tells beyond the cell kNN.
 
     The same genes of the same cells are hidden as for the cell kNN's settings, and again a cell
-    asks cells of other donors only. A ratio is (truths + 1) / (truths that the kNN expects + 1).
+    is told of cells of other donors only. A ratio is (truths + 1) / (truths
+    that the kNN expects + 1).
 
     Args:
         pretraining: the cells that the kNN holds.
@@ -155,11 +155,12 @@ def fit_median_order(
     truths_wk = np.zeros((n_digits + 2, 2 * n_digits + 3))
     expected_wk = np.zeros_like(truths_wk)
     n_places = truths_wk.shape[1]
-    for row, ranks, visible, truth_m in hidden_in(neighbours, pretraining.keys, seed):
+    for known, asked in cells_to_try(neighbours, pretraining.keys, unit_c, seed):
+        ranks, visible, truth_m = asked.rank_m, asked.visible, asked.truth_m
         tokens = np.insert(visible, ranks - np.arange(len(ranks)), truth_m)
         before_m, after_m = beside(tokens, ~np.isin(np.arange(len(tokens)), ranks), ranks)
-        found_mv = neighbours.at_ranks(
-            ranks, visible, false_share=false_share, allowed=unit_c != unit_c[row]
+        found_mv = known.at_ranks(
+            ranks, visible, false_share=false_share, allowed=unit_c != unit_c[asked.row]
         )
         width_m, place_mv = places_beside(order_v, before_m, after_m)
         flat_mv = width_m[:, None] * n_places + place_mv

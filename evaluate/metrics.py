@@ -65,6 +65,22 @@ def cross_entropies(
     return np.log(wide_mk.sum(axis=1)) + largest_m - own_m
 
 
+def places_and_losses(
+    chances_mk: NDArray[np.floating], truth_m: NDArray[np.integer]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """What guesses are worth: the places of the true classes and their cross-entropies in nats.
+
+    Args:
+        chances_mk: probabilities, each row of which sums to 1. Shape (m, k).
+        truth_m: the true classes. Shape (m,).
+
+    Returns:
+        As `ranks_of_truth` gives them, and -log of the truth's probability. Shapes (m,).
+    """
+    own_m = chances_mk[np.arange(len(truth_m)), truth_m]
+    return ranks_of_truth(chances_mk, truth_m), -np.log(own_m.astype(np.float64))
+
+
 def macro_f1(truth_m: NDArray[np.integer], predicted_m: NDArray[np.integer]) -> float:
     """Mean over classes of F1 = 2 tp / (2 tp + fp + fn).
 
@@ -146,6 +162,7 @@ def bootstrap_together(
     unit: str,
     seed: int,
     n_resamples: int = N_RESAMPLES,
+    few_units: int = FEW_UNITS,
 ) -> list[Score]:
     """Put a 95 % interval around each of several statistics, resampling units that are independent.
 
@@ -160,6 +177,8 @@ def bootstrap_together(
         unit: what the units are, in the plural.
         seed: of the resampling: the same seed gives the same bits.
         n_resamples: how many bootstrap samples.
+        few_units: under so many units the jackknife is taken. With 2 it is the bootstrap always:
+            to be shown beside the jackknife, not instead of it.
 
     Raises:
         EvaluationError: there is no unit.
@@ -171,7 +190,7 @@ def bootstrap_together(
     low = high = np.full(len(values), np.nan)
     if n_units == 1:
         method = "no interval: one unit"
-    elif n_units < FEW_UNITS:
+    elif n_units < few_units:
         method = f"jackknife over {unit}, Student's t"
         without = np.array([statistics(np.delete(everyone, u)) for u in everyone])
         spread = np.sum((without - without.mean(axis=0)) ** 2, axis=0)

@@ -6,7 +6,8 @@ pretraining cell's genes (equals by row). The k nearest are counted: how often d
 stand in the rank bin that is asked? These counts are smoothed with the rank-unigram, genes that
 are seen in the cell are struck down, and the rest is scaled to sum to 1.
 
-k and the smoothing are chosen on pretraining cells alone: each asks only cells of OTHER donors.
+k and the smoothing are chosen on pretraining cells alone: each is told of cells of OTHER donors
+only, by neighbours and by the rank-unigram alike. (The genes' weights are of all cells.)
 Array suffixes: c pretraining cell, b rank bin, v token of the vocabulary, m masked position.
 """
 
@@ -19,9 +20,9 @@ from scipy import sparse
 
 from ..platform.errors import EvaluationError
 from ..train.encodings.tokens import TokenBatch
-from .baselines import RankUnigram
-from .cells import scattered
-from .metrics import ranks_of_truth
+from .baselines import RankUnigram, smoothed_bins
+from .cells import genes_of, scattered
+from .metrics import places_and_losses
 
 NUMBERS = (10, 30, 100, 300, 1000)
 STRENGTHS = tuple(10.0**power for power in range(5))
@@ -32,7 +33,21 @@ HIDE_EVERY = 7
 """Of a cell that is tried every seventh gene is hidden: about the objective's 15 %."""
 
 
-_Hidden = tuple[int, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TriedCell:
+    """A pretraining cell with some of its genes hidden, to choose settings on.
+
+    Attributes:
+        row: which cell.
+        rank_m: the hidden ranks. Shape (m,).
+        truth_m: the genes that stand there. Shape (m,).
+        visible: the other genes. Shape (n_visible,).
+    """
+
+    row: int
+    rank_m: NDArray[np.int64]
+    truth_m: NDArray[np.int64]
+    visible: NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,9 +60,11 @@ class CellNeighbours:
         tokens: the cells' genes, special tokens left out, cell after cell.
         offsets: where each cell begins and ends in `tokens`. Shape (c + 1,).
         bins: the rank bin of each of `tokens`.
-        table: gene frequencies by rank, for smoothing.
+        table: gene frequencies by rank.
+        prior_bv: what bins are smoothed with: those frequencies, unless some cells are left out.
+            Shape (b, v).
         n_neighbours: k.
-        strength: how many genes' worth of the rank-unigram each bin is smoothed with.
+        strength: how many genes' worth of `prior_bv` each bin is smoothed with.
     """
 
     unit_cv: sparse.csr_matrix
@@ -56,6 +73,7 @@ class CellNeighbours:
     offsets: NDArray[np.int64]
     bins: NDArray[np.int64]
     table: RankUnigram
+    prior_bv: NDArray[np.float64]
     n_neighbours: int
     strength: float
 
@@ -116,8 +134,22 @@ class CellNeighbours:
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The places of the true genes (0 is first) and their cross-entropies. Shapes (m,)."""
         found_mv = self.at_ranks(ranks_m, visible, false_share=false_share)
-        own_m = found_mv[np.arange(len(truth_m)), truth_m]
-        return ranks_of_truth(found_mv, truth_m), -np.log(own_m)
+        return places_and_losses(found_mv, truth_m)
+
+    def smoothed_without(
+        self, left_out: NDArray[np.int64], counts_bv: NDArray[np.float64]
+    ) -> "CellNeighbours":
+        """The same, smoothed with the gene frequencies of the other cells.
+
+        Args:
+            left_out: the rows of the cells whose genes do not count.
+            counts_bv: `counts` of all cells.
+        """
+        is_gene_v = self.table.unigram_v > 0
+        left_bg = (counts_bv - self.counts(left_out))[:, is_gene_v]
+        prior_bv = np.zeros_like(self.prior_bv)
+        prior_bv[:, is_gene_v] = smoothed_bins(left_bg, self.table.strength)
+        return replace(self, prior_bv=prior_bv)
 
     def _smoothed(
         self,
@@ -127,7 +159,7 @@ class CellNeighbours:
         false_share: float,
     ) -> NDArray[np.float64]:
         bins_m = self.table.bins_of(ranks_m)
-        found_mv = counts_bv[bins_m] + self.strength * self.table.bins_bv[bins_m]
+        found_mv = counts_bv[bins_m] + self.strength * self.prior_bv[bins_m]
         found_mv[:, np.unique(visible)] *= false_share
         return found_mv / found_mv.sum(axis=1, keepdims=True)
 
@@ -137,7 +169,6 @@ def fit_neighbours(
     table: RankUnigram,
     *,
     n_special: int,
-    leading: int,
     units_c: NDArray[np.object_] | None = None,
     false_share: float = 1e-6,
     seed: int = 0,
@@ -148,9 +179,8 @@ def fit_neighbours(
         pretraining: the cells.
         table: gene frequencies by rank in the same cells.
         n_special: how many special tokens the vocabulary begins with.
-        leading: how many special tokens stand before a cell's first gene.
-        units_c: each cell's donor. A cell that is tried asks cells of other donors; all other
-            cells where None, or where fewer than two are named. Shape (c,).
+        units_c: each cell's donor. A cell that is tried is told of cells of other donors; of all
+            other cells where None, or where fewer than two are named. Shape (c,).
         false_share: as in `CellNeighbours.at_ranks`.
         seed: of the choice of the cells that are tried.
 
@@ -166,20 +196,16 @@ def fit_neighbours(
         raise EvaluationError(
             f"{len(units_c)} units of {pretraining.n_cells} pretraining cells: expected one a cell"
         )
-    known = _of_cells(pretraining, table, n_special, leading)
-    asked = hidden_in(known, pretraining.keys, seed)
-    losses = _tried(known, asked, apart(pretraining.n_cells, units_c), false_share)
+    known = _of_cells(pretraining, table, n_special)
+    unit_c = apart(pretraining.n_cells, units_c)
+    losses = _tried(cells_to_try(known, pretraining.keys, unit_c, seed), unit_c, false_share)
     n_neighbours, strength = min(losses, key=lambda setting: (losses[setting], setting))
     return replace(known, n_neighbours=n_neighbours, strength=strength)
 
 
-def _of_cells(
-    pretraining: TokenBatch, table: RankUnigram, n_special: int, leading: int
-) -> CellNeighbours:
-    is_gene = pretraining.tokens >= n_special
-    tokens = pretraining.tokens[is_gene].astype(np.int64)
-    places = np.arange(len(is_gene)) - np.repeat(pretraining.offsets[:-1], pretraining.lengths)
-    offsets = np.concatenate([[0], np.cumsum(is_gene)])[pretraining.offsets].astype(np.int64)
+def _of_cells(pretraining: TokenBatch, table: RankUnigram, n_special: int) -> CellNeighbours:
+    genes = genes_of(pretraining, n_special)
+    tokens, offsets = genes.token_o, genes.offsets
     n_cells, n_tokens = pretraining.n_cells, table.bins_bv.shape[1]
     # A cell has a gene once, so the number of a gene's tokens is that of its cells.
     n_having_v = np.bincount(tokens, minlength=n_tokens)
@@ -192,25 +218,46 @@ def _of_cells(
         weight_v=weight_v,
         tokens=tokens,
         offsets=offsets,
-        bins=table.bins_of((places - leading)[is_gene]),
+        bins=table.bins_of(genes.rank_o),
         table=table,
+        prior_bv=table.bins_bv,
         n_neighbours=NUMBERS[0],
         strength=STRENGTHS[0],
     )
 
 
-def hidden_in(known: CellNeighbours, keys: NDArray[np.uint64], seed: int) -> Iterator[_Hidden]:
+def cells_to_try(
+    known: CellNeighbours, keys: NDArray[np.uint64], unit_c: NDArray[np.int64], seed: int
+) -> Iterator[tuple[CellNeighbours, TriedCell]]:
     """Some pretraining cells with every seventh gene hidden, to choose settings on.
 
+    Args:
+        known: the pretraining cells.
+        keys: their content keys. Shape (c,).
+        unit_c: from `apart`. Shape (c,).
+        seed: of the choice of cells.
+
     Yields:
-        The cell's row, the hidden ranks, the visible genes, and the hidden ones.
+        The neighbours, smoothed without the cell's own unit, and the cell; unit after unit.
     """
-    for row in np.sort(scattered(keys, seed)[:N_TRIED]).tolist():
-        tokens = known.tokens[known.offsets[row] : known.offsets[row + 1]]
-        ranks = np.arange(len(tokens))
-        is_hidden = (ranks + row) % HIDE_EVERY == 0
-        if is_hidden.any():
-            yield row, ranks[is_hidden], tokens[~is_hidden], tokens[is_hidden]
+    rows = np.sort(scattered(keys, seed)[:N_TRIED])
+    all_bv = known.counts(np.arange(known.n_cells))
+    for unit in np.unique(unit_c[rows]).tolist():
+        others = known.smoothed_without(np.flatnonzero(unit_c == unit), all_bv)
+        for row in rows[unit_c[rows] == unit].tolist():
+            tokens = known.tokens[known.offsets[row] : known.offsets[row + 1]]
+            ranks = np.arange(len(tokens))
+            is_hidden = (ranks + row) % HIDE_EVERY == 0
+            if is_hidden.any():
+                yield (
+                    others,
+                    TriedCell(
+                        row=row,
+                        rank_m=ranks[is_hidden],
+                        truth_m=tokens[is_hidden],
+                        visible=tokens[~is_hidden],
+                    ),
+                )
 
 
 def apart(n_cells: int, units_c: NDArray[np.object_] | None) -> NDArray[np.int64]:
@@ -223,8 +270,7 @@ def apart(n_cells: int, units_c: NDArray[np.object_] | None) -> NDArray[np.int64
 
 
 def _tried(
-    known: CellNeighbours,
-    asked: Iterable[_Hidden],
+    cells: Iterable[tuple[CellNeighbours, TriedCell]],
     unit_c: NDArray[np.int64],
     false_share: float,
 ) -> dict[tuple[int, float], float]:
@@ -232,15 +278,17 @@ def _tried(
 
     The same as `CellNeighbours.guess` gives, without the genes that are not looked at.
     """
-    numbers: Sequence[int] = [k for k in NUMBERS if k < known.n_cells] or [known.n_cells - 1]
+    n_cells = len(unit_c)
+    numbers: Sequence[int] = [k for k in NUMBERS if k < n_cells] or [n_cells - 1]
     losses = {(k, strength): 0.0 for k in numbers for strength in STRENGTHS}
-    widest = replace(known, n_neighbours=max(numbers))
     struck = 1.0 - false_share
-    for row, ranks_m, visible, truth_m in asked:
-        bins_m, prior_bv = known.table.bins_of(ranks_m), known.table.bins_bv
+    for known, asked in cells:
+        visible, truth_m = asked.visible, asked.truth_m
+        bins_m, prior_bv = known.table.bins_of(asked.rank_m), known.prior_bv
         prior_m = prior_bv[bins_m, truth_m]
         prior_left_m = 1 - struck * _on(prior_bv, bins_m, visible)
-        order = widest.nearest(visible, allowed=unit_c != unit_c[row])
+        widest = replace(known, n_neighbours=max(numbers))
+        order = widest.nearest(visible, allowed=unit_c != unit_c[asked.row])
         for k in numbers:
             counts_bv = known.counts(order[:k])
             own_m = counts_bv[bins_m, truth_m]

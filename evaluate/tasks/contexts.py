@@ -6,6 +6,7 @@ t token position, d width, s stratum.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from ...train.encodings.tokens import TokenBatch
 from ...train.models.bert import PackedBert
 from ...train.packing import packs_of
 from ..baselines import rank_bins
-from ..cells import AskedCells, Units
+from ..cells import AskedCells, Units, genes_of
 from ..contexts import (
     DIFFERENCE,
     GAIN,
@@ -30,9 +31,10 @@ from ..contexts import (
     context_scores,
 )
 from ..figures import score_bars
+from ..metrics import FEW_UNITS
 from ..recipe import EvaluationRecipe
 from ..results import EvaluationResult, counted
-from ..scores import Score
+from ..scores import Score, scores_table
 
 CHECKPOINT, UNTRAINED = "checkpoint", "same model without training"
 
@@ -88,6 +90,9 @@ def contexts(
         )
         pairs[name] = context_pairs(states_od, found)
     scores = context_scores(pairs, untrained=UNTRAINED, unit=units.word, seed=recipe.seed)
+    tables = {"by_rank": _by_rank(pairs, edges)}
+    if 1 < units.n_units < FEW_UNITS:
+        tables["bootstrap"] = scores_table(_resampled(pairs, scores, recipe.seed))
     gaps = pairs[CHECKPOINT].mean_gaps()
     notes = (
         f"{counted(cells.n_cells, 'cell')}, {len(labels)} values of {recipe.label}, "
@@ -102,7 +107,7 @@ def contexts(
         task="contexts",
         verdict=_verdict(scores, recipe.label, settings.batch),
         scores=tuple(scores),
-        tables={"by_rank": _by_rank(pairs, edges)},
+        tables=tables,
         figures={"contexts": score_bars(scores, (SAME_LABEL, SAME_BATCH, DIFFERENCE))},
         notes=notes,
     )
@@ -154,14 +159,24 @@ def _chosen(
     tokens: TokenBatch, n_special: int, n_genes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Occurrences of the genes that most cells have: place, cell and rank. Shapes (o,)."""
-    is_gene = tokens.tokens >= n_special
-    n_having = np.bincount(tokens.tokens[is_gene])
-    common = np.argsort(-n_having, kind="stable")[:n_genes]
-    place_o = np.flatnonzero(is_gene & np.isin(tokens.tokens, common))
-    cell_o = np.searchsorted(tokens.offsets, place_o, side="right").astype(np.int64) - 1
-    running = np.concatenate([[0], np.cumsum(is_gene)]).astype(np.int64)
-    rank_o = running[place_o] - running[tokens.offsets[cell_o]]
-    return place_o, cell_o, rank_o
+    genes = genes_of(tokens, n_special)
+    common = np.argsort(-np.bincount(genes.token_o), kind="stable")[:n_genes]
+    is_common = np.isin(genes.token_o, common)
+    return genes.place_o[is_common], genes.cell_o[is_common], genes.rank_o[is_common]
+
+
+def _resampled(pairs: Mapping[str, ContextPairs], scores: list[Score], seed: int) -> list[Score]:
+    """The scores with a bootstrap's intervals, to be shown beside the jackknife's.
+
+    Where leaving one unit out leaves no value, a draw without it has none either: no interval.
+    """
+    drawn = context_scores(pairs, untrained=UNTRAINED, unit=scores[0].unit, seed=seed, few_units=2)
+    return [
+        again
+        if np.isfinite(score.low)
+        else replace(again, low=float("nan"), high=float("nan"), method=score.method)
+        for score, again in zip(scores, drawn, strict=True)
+    ]
 
 
 def _by_rank(pairs: Mapping[str, ContextPairs], edges: NDArray[np.int64]) -> pa.Table:

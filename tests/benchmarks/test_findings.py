@@ -18,6 +18,7 @@ from cytolake.platform.settings import Settings
 from benchmarks.findings import SIZES, Answers, Plan, find_out, pretrain_recipe
 from benchmarks.findings_data import SPLIT, TYPES_OF_PBMC3K
 from benchmarks.findings_note import note, write_note
+from benchmarks.findings_plot import curve_figure
 
 from ..evaluate.conftest import corpus_of_cells, typed_cells
 
@@ -33,11 +34,12 @@ TINY = Plan(
         "kind": "query",
         "parts": {
             "pretraining": "donor_id IN ('d1', 'd2', 'd3')",
-            "evaluation": "donor_id IN ('d4', 'd5', 'd6')",
+            "evaluation": "donor_id IN ('d4', 'd5')",
+            "other_study": "donor_id = 'd6'",
         },
     },
-    other="",
-    both="",
+    other="other_study",
+    both="donor_id IN ('d4', 'd5', 'd6')",
 )
 
 
@@ -68,7 +70,8 @@ def test_every_type_of_the_other_study_has_a_name_or_none():
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_findings_and_a_second_call_does_nothing(tmp_path: Path):
-    corpus = corpus_of_cells(typed_cells(240, seed=1), tmp_path / "lake")
+    cells = typed_cells(240, seed=1)
+    corpus = corpus_of_cells(cells, tmp_path / "lake", sources=("one", "other"))
     found: list[dict[str, Any]] = []
     alone = find_out(str(corpus.folder), TINY, tmp_path / "one", Settings(home=tmp_path / "one"),
                      only="2 x 16")  # fmt: skip
@@ -89,7 +92,17 @@ def test_the_same_seed_gives_the_same_findings_and_a_second_call_does_nothing(tm
     for name in TINY.sizes:
         points = first[f"curve/{name}"]["found"]
         assert points[0][0] == 0.0 and points[-1][0] == pytest.approx(2.0)
-    assert "## Cell type or donor?" in note(first, command="-")
+    other, page = first["masked/other"]["found"], note(first, command="-")
+    assert other["n_cells"] == 40 and {score["unit"] for score in other["scores"]} == {"cells"}
+    assert other["n_positions"] != first["masked"]["found"]["n_positions"]
+    for name in TINY.sizes:
+        assert ", 2 of donor_id;" in first[f"contexts/{name}"]["found"]["notes"][0]
+        assert ", 2 of source_id;" in first[f"contexts/studies/{name}"]["found"]["notes"][0]
+    titles = [line for line in page.splitlines() if line.startswith("## ")]
+    assert titles[2:6] == [
+        "## On held-out donors of the same study", "## On another study",
+        "## Cell type or donor?", "## Cell type or study?",
+    ]  # fmt: skip
 
 
 def a_score(name: str, model: str, value: float, reach: float) -> dict[str, Any]:
@@ -112,8 +125,8 @@ def made_up(*, lead: float, gain: float) -> dict[str, Any]:
     found = {
         "machine": {"machine": "2 cores", "versions": {"torch": "2"}, "date": "2026-01-01"},
         "cells": {
-            "learnt cells": 10, "learnt tokens": 1000, "held-out cells": 20, "vocabulary": 42,
-            "parameters": {"2 x 16": 1234},
+            "learnt cells": 10, "learnt tokens": 1000, "learnt cells cut": 3, "held-out cells": 20,
+            "vocabulary": 42, "parameters": {"2 x 16": 1234},
         },
         "baselines": {"k": 30, "kNN strength": 10.0, "rank strength": 100.0},
         "training/2 x 16": {
@@ -128,10 +141,11 @@ def made_up(*, lead: float, gain: float) -> dict[str, Any]:
             ],
             "saved": {"2 x 16": [a_score(SAVED, name, lead, 0.05) for name in BASELINES]},
             "order": a_score(SAVED, NEIGHBOURS, 0.25, 0.05),
-            "n_positions": 99, "n_cells": 20,
+            "n_positions": 99, "n_cells": 20, "n_cut": 7,
         },
         "contexts/2 x 16": {
             "scores": [*contexts, a_score(GAIN, CHECKPOINT, gain, 0.05)],
+            "bootstrap": [a_score(GAIN, CHECKPOINT, gain, 0.03)],
             "notes": ["20 cells"], "verdict": "",
         },
     }  # fmt: skip
@@ -160,14 +174,62 @@ def test_the_words_about_guesses_follow_the_intervals(lead: float, words: str):
 )
 def test_the_words_about_states_follow_the_intervals(gain: float, words: str):
     text = note(made_up(lead=0.0, gain=gain), command="-")
-    assert f"- 2 x 16: {gain:+.3f} [{gain - 0.05:+.3f}, {gain + 0.05:+.3f}], {words}" in text
+    told = f"{gain:+.3f} [{gain - 0.05:+.3f}, {gain + 0.05:+.3f}], {words}"
+    again = f"[{gain - 0.03:+.3f}, {gain + 0.03:+.3f}]"
+    assert f"- 2 x 16: {told} (bootstrap: {again})" in text
+    assert "95 % intervals over 5 donors; jackknife. 5\nare too few to resample" in text
+
+
+@pytest.mark.parametrize(
+    ("gains", "words"),
+    [
+        ((0.3, 0.2, 0.1), "The larger the model, the less."),
+        ((0.1, 0.2, 0.3), "The larger the model, the more."),
+        ((0.1, 0.3, 0.2), "In no order of size."),
+    ],
+)
+def test_the_short_words_show_the_gain_of_every_size_and_its_order(
+    gains: tuple[float, ...], words: str
+):
+    answers = made_up(lead=0.0, gain=0.0)
+    sizes = [f"{number} x 16" for number in range(1, 4)]
+    answers["plan"]["sizes"] = {size: [1, 16] for size in sizes}
+    scores = answers["masked"]["found"]["scores"]
+    at_all = next(score for score in scores if score["model"] == "2 x 16")
+    answers["cells"]["found"]["parameters"] = dict.fromkeys(sizes, 1)
+    for size, gain in zip(sizes, gains, strict=True):
+        alike = made_up(lead=0.0, gain=gain)
+        for key in ("training", "curve", "contexts"):
+            answers[f"{key}/{size}"] = alike[f"{key}/2 x 16"]
+        answers["masked"]["found"]["saved"][size] = alike["masked"]["found"]["saved"]["2 x 16"]
+        scores += [{**at_all, "model": size, "name": n} for n in (CROSS_ENTROPY, TOP_1, TOP_10)]
+    text = note(answers, command="-")
+    short = " ".join(text[text.index("## In short") : text.index("## What was trained")].split())
+    shown = [f"{size} {gain:+.3f} [" for size, gain in zip(sizes, gains, strict=True)]
+    places = [short.index(part) for part in shown]
+    assert places == sorted(places)
+    assert short.endswith(words)
+
+
+def test_the_limits_count_intervals_that_are_there_and_say_how_cells_are_cut():
+    answers = made_up(lead=0.0, gain=0.1)
+    text = " ".join(note(answers, command="-").split())
+    assert "number: 23 of guesses, 7 of states." in text  # 6 guessers x 3, 5 paired; 2 x 3 and one
+    assert "cut at its 24 most telling genes: 3 of these were." in text
+    assert "7 of these cells are cut at 24 genes." in text
+    answers["cells"]["found"] |= {"learnt cells cut": 10, "learnt tokens": 240}
+    whole = " ".join(note(answers, command="-").split())
+    assert "Every one of these cells is cut at its 24 most telling genes (240 = 10 x 24)." in whole
 
 
 def test_a_difference_without_an_interval_says_so():
     answers = made_up(lead=0.0, gain=0.1)
     for score in answers["contexts/2 x 16"]["found"]["scores"]:
         score["low"] = score["high"] = math.nan
-    assert "- 2 x 16: +0.100; no interval" in note(answers, command="-")
+    answers["contexts/2 x 16"]["found"]["bootstrap"] = []
+    text = note(answers, command="-")
+    assert "- 2 x 16: +0.100; no interval" in text
+    assert "No intervals: one side has one of the 5 donors only" in text
 
 
 def test_a_training_that_was_gone_on_with_does_not_pass_for_a_whole_one():
@@ -181,6 +243,19 @@ def test_page_and_plot_are_written_and_small(tmp_path: Path):
     write_note(made_up(lead=0.1, gain=0.1), tmp_path, command="-")
     assert (tmp_path / "findings.md").read_text().startswith("# Findings")
     assert 5_000 < (tmp_path / "findings.png").stat().st_size < 150_000
+
+
+def test_no_legend_of_the_plot_covers_a_line():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = curve_figure(made_up(lead=0.1, gain=0.1))
+    FigureCanvasAgg(figure).draw()
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        assert legend is not None and legend.get_texts()
+        shown = legend.get_window_extent()
+        assert not shown.overlaps(axes.get_window_extent())
+        assert shown.y0 >= 0 and shown.x1 <= figure.bbox.x1  # nor is it cut off
 
 
 def test_the_split_keeps_donors_whole():

@@ -1,7 +1,7 @@
 """Small random cells of three types and five donors, a tiny model, and a corpus of such cells."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -152,9 +152,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     yield Trained(corpus=corpus, settings=settings, run_id=tracker.run_id)
 
 
-def corpus_of_cells(cells: CellBatch, folder: Path) -> Corpus:
-    """The cells as a corpus of one source, by the real writers."""
+def corpus_of_cells(
+    cells: CellBatch, folder: Path, *, sources: tuple[str, ...] = ("typed",)
+) -> Corpus:
+    """The cells as a corpus, by the real writers: dealt to so many sources, end to end."""
     corpus = Corpus.create(folder)
+    for number, name in enumerate(sources):
+        first, last = (round(cells.n_cells * k / len(sources)) for k in (number, number + 1))
+        _commit(corpus, cells.take(np.arange(first, last)), name, sha256=f"{13 + number:x}" * 64)
+    return Corpus.open(folder)
+
+
+def _commit(corpus: Corpus, cells: CellBatch, source_id: str, *, sha256: str) -> None:
     n_cells = cells.n_cells
     obs = pa.table(
         {
@@ -167,15 +176,7 @@ def corpus_of_cells(cells: CellBatch, folder: Path) -> Corpus:
             "mito_fraction": pa.nulls(n_cells, pa.float64()),
         }
     )
-    stored = CellBatch(
-        gene_ids=cells.gene_ids,
-        indptr=cells.indptr,
-        indices=cells.indices,
-        counts=cells.counts,
-        n_counts=cells.n_counts,
-        content_keys=cells.content_keys,
-        obs=obs,
-    )
+    stored = replace(cells, obs=obs)
     var = pa.table(
         {
             "gene_id": GENE_IDS,
@@ -194,10 +195,11 @@ def corpus_of_cells(cells: CellBatch, folder: Path) -> Corpus:
             ("mito_fraction", pa.float64()),
         ]
     )
-    origin = {"source_id": "typed", "source_sha256": "d" * 64, "first_row": 0}
+    segment = f"{source_id}-0"
+    origin = {"source_id": source_id, "source_sha256": sha256, "first_row": 0}
     record = write_segment(
-        corpus.segments_folder / "typed-0",
-        "typed-0",
+        corpus.segments_folder / segment,
+        segment,
         stored,
         var,
         pa.table({"number": list(range(n_cells))}),
@@ -205,9 +207,9 @@ def corpus_of_cells(cells: CellBatch, folder: Path) -> Corpus:
         {"corpus_uuid": corpus.uuid, **origin},
     )
     receipt = Receipt(
-        source_id="typed",
-        uri="/data/typed.h5ad",
-        sha256="d" * 64,
+        source_id=source_id,
+        uri=f"/data/{source_id}.h5ad",
+        sha256=sha256,
         n_bytes=1,
         reader="h5ad",
         layer="X",
@@ -216,7 +218,6 @@ def corpus_of_cells(cells: CellBatch, folder: Path) -> Corpus:
         dropped={},
         thresholds={},
         panel=False,
-        units=("typed-0",),
+        units=(segment,),
     )
     corpus.commit_source(receipt, [record])
-    return Corpus.open(folder)

@@ -3,8 +3,9 @@
 from typing import Any
 
 import numpy as np
-from cytolake.evaluate.cells import encode_cells, scattered, thinned, units_of
+from cytolake.evaluate.cells import encode_cells, genes_of, scattered, thinned, units_of
 from cytolake.train.checkpoints import Checkpoint
+from cytolake.train.encodings.tokens import TokenBatch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +32,18 @@ def test_cells_take_the_place_of_donors_and_it_is_said():
 
 def test_another_unit_is_called_by_its_column():
     assert units_of(names("x", "y"), "tissue").word == "values of tissue"
+
+
+@given(st.lists(st.lists(st.integers(2, 30), max_size=9), max_size=6), st.booleans())
+def test_genes_have_their_ranks_whatever_stands_around_them(cells: list[list[int]], led: bool):
+    whole = [np.array([0, *cell, 1] if led else cell, dtype=np.int32) for cell in cells]
+    batch = TokenBatch.of_cells(whole, keys=np.zeros(len(cells), dtype=np.uint64))
+    found = genes_of(batch, 2)
+    expected = [(c, r, gene) for c, cell in enumerate(cells) for r, gene in enumerate(cell)]
+    rows = zip(found.cell_o, found.rank_o, found.token_o, strict=True)
+    assert [tuple(map(int, row)) for row in rows] == expected
+    assert batch.tokens[found.place_o].tolist() == [gene for _, _, gene in expected]
+    assert np.diff(found.offsets).tolist() == [len(cell) for cell in cells]
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), unique=True, max_size=30), st.integers(0, 5))

@@ -76,6 +76,8 @@ def by_hand(
             sums[place].append(float(centred[i] @ centred[j]) / lengths)
     strata = {place[:2] for place in sums}
     strata = [s for s in strata if sums.get((*s, "label")) and sums.get((*s, "batch"))]
+    if not strata:
+        return math.nan, math.nan, 0
     label = [np.mean(sums[(*s, "label")]) for s in strata]
     batch = [np.mean(sums[(*s, "batch")]) for s in strata]
     return float(np.mean(label)), float(np.mean(batch)), len(strata)
@@ -138,6 +140,19 @@ def test_the_interval_is_the_jackknife_over_donors():
     assert score.high - score.value == pytest.approx(3.182446 * error, rel=1e-5)
 
 
+def test_few_donors_can_be_resampled_too():
+    found, states = occurrences(), random_states()
+    pairs = context_pairs(states, found)
+    told = {"m": pairs, "u": pairs}
+    score = context_scores(told, untrained="u", unit="donors", seed=7, few_units=2)[2]
+    draws = np.random.default_rng(7).integers(0, 4, size=(1000, 4)).tolist()
+    means = {draw: by_hand(states, found, [*draw]) for draw in {tuple(sorted(d)) for d in draws}}
+    values = [means[tuple(sorted(draw))] for draw in draws]
+    expected = np.nanquantile([label - batch for label, batch, _ in values], [0.025, 0.975])
+    assert (score.low, score.high) == pytest.approx(tuple(expected))
+    assert score.method == "bootstrap over donors, 1000 resamples"
+
+
 def test_a_state_that_is_its_genes_mean_is_left_out():
     states, found = random_states(), occurrences()
     lonely = replace(found, gene_o=np.where(np.arange(160) == 0, 99, found.gene_o))
@@ -187,6 +202,10 @@ def test_the_answer_has_both_models_on_the_same_strata_and_says_what_it_stands_o
             assert score.low <= score.value <= score.high
     assert result.verdict.startswith("At one rank a gene's state is ")
     assert "90 cells, 3 values of cell_type, 6 of donor_id; 40 genes" in result.notes[0]
+    for row in result.tables["bootstrap"].to_pylist():
+        beside = result.score(row["name"], row["model"])
+        assert row["value"] == beside.value and row["low"] < row["high"]
+        assert row["low"] != beside.low and row["method"].startswith("bootstrap over donors")
     table = result.tables["by_rank"]
     strata = sum(table.column("strata").to_pylist())
     assert f"{strata} strata" in result.notes[1]

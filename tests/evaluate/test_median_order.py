@@ -1,5 +1,7 @@
 """What the order of medians tells, against loops; and that it tells what it should."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from cytolake.corpus.medians import MediansSet
@@ -16,7 +18,14 @@ from cytolake.platform.errors import EvaluationError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .test_neighbours import N_SPECIAL, N_TOKENS, batch_of, some_cells, table_of
+from .test_neighbours import (
+    N_SPECIAL,
+    N_TOKENS,
+    batch_of,
+    known_without,
+    some_cells,
+    table_of,
+)
 
 ORDER = np.array([-1, -1, *np.random.default_rng(11).permutation(20)])
 
@@ -27,7 +36,7 @@ def sorted_cells(n_cells: int, seed: int) -> list[list[int]]:
 
 
 def fitted(cells: list[list[int]]) -> MedianOrder:
-    known = fit_neighbours(batch_of(cells), table_of(cells), n_special=N_SPECIAL, leading=0)
+    known = fit_neighbours(batch_of(cells), table_of(cells), n_special=N_SPECIAL)
     return fit_median_order(batch_of(cells), known, ORDER)
 
 
@@ -65,11 +74,13 @@ def test_places_are_those_of_a_loop(first: int, last: int):
 def test_ratios_are_truths_over_what_the_neighbours_expect():
     cells = sorted_cells(30, seed=1)
     batch = batch_of(cells)
-    known = fit_neighbours(batch, table_of(cells), n_special=N_SPECIAL, leading=0)
+    known = fit_neighbours(batch, table_of(cells), n_special=N_SPECIAL)
     donors = np.array([f"d{row % 3}" for row in range(30)], dtype=object)
     found = fit_median_order(batch, known, ORDER, units_c=donors, false_share=0.02)
     truths, expected = np.zeros_like(found.ratio_wk), np.zeros_like(found.ratio_wk)
     for row, cell in enumerate(cells):
+        own = np.flatnonzero(donors == donors[row]).tolist()
+        prior_bv = known_without(cells, own, known.table).bins_bv
         hidden = [rank for rank in range(len(cell)) if (rank + row) % 7 == 0]
         seen = [gene for rank, gene in enumerate(cell) if rank not in hidden]
         for rank in hidden:
@@ -80,7 +91,7 @@ def test_ratios_are_truths_over_what_the_neighbours_expect():
                 np.array([left[-1] if left else NOBODY]),
                 np.array([right[0] if right else NOBODY]),
             )
-            [chances] = known.at_ranks(
+            [chances] = replace(known, prior_bv=prior_bv).at_ranks(
                 np.array([rank]),
                 np.array(seen, dtype=int),
                 false_share=0.02,
@@ -142,7 +153,7 @@ def test_the_order_helps_where_cells_are_in_order_and_only_there(in_order: bool)
 
 def test_cells_that_are_not_the_neighbours_own_are_refused():
     cells = some_cells(10, seed=4)
-    known = fit_neighbours(batch_of(cells), table_of(cells), n_special=N_SPECIAL, leading=0)
+    known = fit_neighbours(batch_of(cells), table_of(cells), n_special=N_SPECIAL)
     with pytest.raises(EvaluationError, match="9 cells and 22 tokens"):
         fit_median_order(batch_of(cells[:9]), known, ORDER)
 

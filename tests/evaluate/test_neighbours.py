@@ -45,10 +45,22 @@ def known_cells(
     cells: list[list[int]], *, k: int, strength: float, donors: list[str | None] | None = None
 ) -> CellNeighbours:
     units = None if donors is None else np.array(donors, dtype=object)
-    found = fit_neighbours(
-        batch_of(cells), table_of(cells), n_special=N_SPECIAL, leading=0, units_c=units
-    )
+    found = fit_neighbours(batch_of(cells), table_of(cells), n_special=N_SPECIAL, units_c=units)
     return replace(found, n_neighbours=k, strength=strength)
+
+
+def known_without(cells: list[list[int]], own: list[int], table: RankUnigram) -> RankUnigram:
+    """The table with the frequencies of the other cells, smoothed as strongly."""
+    left = [cell for row, cell in enumerate(cells) if row not in own]
+    anywhere = Counter(gene for cell in left for gene in cell)
+    bins_bv = np.zeros_like(table.bins_bv)
+    for place in range(len(bins_bv)):
+        here = Counter(g for cell in left for r, g in enumerate(cell) if bin_of(table, r) == place)
+        for gene in range(N_SPECIAL, N_TOKENS):
+            share = (anywhere[gene] + 1) / (anywhere.total() + N_TOKENS - N_SPECIAL)
+            bins_bv[place, gene] = here[gene] + table.strength * share
+        bins_bv[place] /= here.total() + table.strength
+    return replace(table, bins_bv=bins_bv)
 
 
 def bin_of(table: RankUnigram, rank: int) -> int:
@@ -134,8 +146,8 @@ def test_a_guess_is_the_place_and_the_cross_entropy_of_the_truth():
 
 def test_special_tokens_before_the_genes_move_no_rank():
     cells = some_cells(20, seed=5)
-    plain = fit_neighbours(batch_of(cells), table_of(cells), n_special=2, leading=0)
-    led = fit_neighbours(batch_of(cells, leading=(0,)), table_of(cells), n_special=2, leading=1)
+    plain = fit_neighbours(batch_of(cells), table_of(cells), n_special=2)
+    led = fit_neighbours(batch_of(cells, leading=(0,)), table_of(cells), n_special=2)
     asked = (np.array([0, 4]), np.array([3, 9]))
     assert (plain.at_ranks(*asked, false_share=0.1) == led.at_ranks(*asked, false_share=0.1)).all()
 
@@ -155,12 +167,14 @@ def test_k_and_smoothing_are_the_best_of_a_loop_that_asks_no_cell_of_the_same_do
             total = 0.0
             for row, cell in enumerate(cells):
                 visible = [g for rank, g in enumerate(cell) if (rank + row) % 7]
-                others = [other for other in range(36) if units[other] != units[row]]
+                own = [other for other in range(36) if units[other] == units[row]]
+                others = [other for other in range(36) if other not in own]
+                prior = known_without(cells, own, table)
                 near = nearest_by_hand(cells, visible, others)[:k]
                 for rank, gene in enumerate(cell):
                     if (rank + row) % 7 == 0:
                         chances = chances_by_hand(
-                            cells, near, table, rank, visible, strength=strength, share=0.02
+                            cells, near, prior, rank, visible, strength=strength, share=0.02
                         )
                         total -= math.log(chances[gene])
             totals[k, strength] = total
@@ -168,7 +182,6 @@ def test_k_and_smoothing_are_the_best_of_a_loop_that_asks_no_cell_of_the_same_do
         batch_of(cells),
         table,
         n_special=N_SPECIAL,
-        leading=0,
         units_c=None if donors is None else np.array(units, dtype=object),
         false_share=0.02,
     )
@@ -192,12 +205,11 @@ def test_neighbours_help_where_cells_come_in_kinds():
 def test_too_few_cells_and_units_that_do_not_fit_are_refused():
     cells = some_cells(5, seed=9)
     with pytest.raises(EvaluationError, match="1 pretraining cells to look for neighbours in"):
-        fit_neighbours(batch_of(cells[:1]), table_of(cells), n_special=2, leading=0)
+        fit_neighbours(batch_of(cells[:1]), table_of(cells), n_special=2)
     with pytest.raises(EvaluationError, match="2 units of 5 pretraining cells"):
         fit_neighbours(
             batch_of(cells),
             table_of(cells),
             n_special=2,
-            leading=0,
             units_c=np.array(["a", "b"], dtype=object),
         )
