@@ -36,6 +36,9 @@ class Split(Configuration):
         stratify: for `cells`: a column of `cells` each of whose values is cut alike.
         column: for `donors`: the column that names the donor, or whatever is to stay whole (a
             source, a technical batch). Donors who share a cell are one: they go to one part.
+        or_cells: for `donors`: cells whose donor is not known are cut one by one, as if each had a
+            donor of its own; and so are all cells where there are too few donors for every part to
+            have one. Without it such cells are in no part, and such a part is empty.
         whole: for `query`: a column, such as `donor_id`, none of whose values may lie in two parts;
             values that share a cell count as one.
         seed: for `cells` and `donors`: another seed, another cut.
@@ -46,6 +49,7 @@ class Split(Configuration):
     fractions: dict[str, float] = Field(default_factory=dict[str, float])
     stratify: str | None = None
     column: str = DONOR
+    or_cells: bool = False
     whole: str | None = None
     seed: int = 0
 
@@ -62,6 +66,8 @@ class Split(Configuration):
             raise ValueError(f"only a split by cells can stratify, not one by {self.kind}")
         if self.whole is not None and self.kind != "query":
             raise ValueError(f"whole is for a split by query; one by {self.kind} cuts nothing else")
+        if self.or_cells and self.kind != "donors":
+            raise ValueError(f"or_cells is for a split by donors, not for one by {self.kind}")
         return self
 
     @property
@@ -79,6 +85,10 @@ class Split(Configuration):
     def kept_whole(self) -> str | None:
         """The column whose values lie on one side, each."""
         return {"donors": self.column, "query": self.whole, "cells": None}[self.kind]
+
+    def surely_keeps(self, column: str) -> bool:
+        """Whether no value of a column can lie on two sides, whatever the corpus."""
+        return self.kept_whole == column and not self.or_cells
 
 
 def assign(split: Split, table: pa.Table, shared: pa.Table | None = None) -> NDArray[np.object_]:
@@ -106,14 +116,18 @@ def assign(split: Split, table: pa.Table, shared: pa.Table | None = None) -> NDA
         named = sorted(set(group_of.values()))
         part_of = _cut(split, [_hash(split.seed, group.encode()) for group in named])
         chosen = dict(zip(named, part_of, strict=True))
-        return np.array([None if d is None else chosen[group_of[d]] for d in donors], dtype=object)
-    keys = content_keys(from_binary(_column(table, "content_hash")))
-    strata = _texts(table, split.stratify) if split.stratify else [None] * len(keys)
-    hashes = [_hash(split.seed, key.tobytes()) for key in keys.astype("<u8")]
+        parts = np.array([None if d is None else chosen[group_of[d]] for d in donors], dtype=object)
+        if split.or_cells:
+            too_few = not set(split.names) <= set(part_of)
+            alone = [row for row, donor in enumerate(donors) if too_few or donor is None]
+            parts[alone] = _cut(split, _cell_hashes(split, table.take(alone)))
+        return parts
+    hashes = _cell_hashes(split, table)
+    strata = _texts(table, split.stratify) if split.stratify else [None] * len(hashes)
     rows_of: dict[str | None, list[int]] = {}
     for row, stratum in enumerate(strata):
         rows_of.setdefault(stratum, []).append(row)
-    parts = np.full(len(keys), None, dtype=object)
+    parts = np.full(len(hashes), None, dtype=object)
     for rows in rows_of.values():
         parts[rows] = _cut(split, [hashes[row] for row in rows])
     return parts
@@ -236,6 +250,11 @@ def _cut(split: Split, hashes: Sequence[int]) -> NDArray[np.object_]:
         parts[order[start:end]] = name
         start = end
     return parts
+
+
+def _cell_hashes(split: Split, table: pa.Table) -> list[int]:
+    keys = content_keys(from_binary(_column(table, "content_hash")))
+    return [_hash(split.seed, key.tobytes()) for key in keys.astype("<u8")]
 
 
 def _hash(seed: int, what: bytes) -> int:

@@ -147,6 +147,16 @@ def prepare(
             )
         if seen:
             notes.append(f"{seen:,} of {selection.n_cells:,} cells were pretrained on: optimistic")
+        elif info.split is not None and not info.split.surely_keeps(recipe.unit):
+            asked, learnt = (
+                set(lake.column(cells, recipe.unit).unique().to_pylist()) - {None}
+                for lake, cells in ((corpus, selection), (trained, pretraining))
+            )
+            if known := asked & learnt:
+                notes.append(
+                    f"{len(known)} of {len(asked)} values of {recipe.unit} were pretrained on, "
+                    "through other cells: optimistic"
+                )
     else:
         notes.append("another corpus than the model was trained on: seen cells cannot be told")
     return Question(

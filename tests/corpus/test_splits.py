@@ -38,6 +38,37 @@ def test_the_order_of_rows_does_not_matter(order: list[int], seed: int) -> None:
     )
 
 
+THREE = {"learn": 0.8, "look": 0.1, "ask": 0.1}
+
+
+@given(
+    st.lists(st.one_of(st.none(), st.integers(0, 12)), min_size=1, max_size=80),
+    st.integers(0, 1000),
+)
+def test_cells_are_cut_where_donors_are_unknown_or_too_few_for_every_part(
+    given_donors: list[int | None], seed: int
+) -> None:
+    donors = [None if donor is None else f"d{donor}" for donor in given_donors]
+    table = table_of(len(donors), donor_id=pa.array(donors, pa.string()))
+    by_donor = assign(Split(kind="donors", fractions=THREE, seed=seed), table)
+    found = assign(Split(kind="donors", fractions=THREE, seed=seed, or_cells=True), table)
+    is_named = np.array([donor is not None for donor in donors])
+    if set(by_donor[is_named]) == set(THREE):
+        assert (found[is_named] == by_donor[is_named]).all()
+        cut = np.flatnonzero(~is_named)
+    else:
+        cut = np.arange(len(donors))
+    by_cell = Split(kind="cells", fractions=THREE, seed=seed)
+    assert found[cut].tolist() == assign(by_cell, table.take(cut)).tolist()
+    assert all(part in THREE for part in found)  # no cell is lost
+
+
+def test_only_a_split_by_donors_may_fall_back_on_cells() -> None:
+    with pytest.raises(RecipeError, match="or_cells is for a split by donors"):
+        given_split = {"kind": "cells", "fractions": {"a": 1.0}, "or_cells": True}
+        parse_values(given_split, Split, origin="test")
+
+
 def test_another_seed_gives_another_split() -> None:
     table = table_of(100)
     first = assign(Split(kind="cells", fractions={"a": 0.5}, seed=1), table)

@@ -1,6 +1,7 @@
 """From a corpus and a run to a logged answer; seen cells are refused."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,16 @@ from cytolake.corpus.store import Corpus
 from cytolake.evaluate.job import evaluate
 from cytolake.evaluate.recipe import EvaluationRecipe
 from cytolake.evaluate.results import EvaluationResult
+from cytolake.platform.configuration import parse_values
 from cytolake.platform.errors import CheckpointError, EvaluationError
 from cytolake.platform.session import ray_session
 from cytolake.platform.settings import Settings
 from cytolake.platform.tracking import MemoryTracker
+from cytolake.train.job import pretrain
 from cytolake.train.model_names import find_model
+from cytolake.train.recipe import PretrainRecipe
 
-from .conftest import Trained, a_recipe
+from .conftest import PRETRAIN, Trained, a_recipe
 
 FAST = {"epochs": 1, "train_cells": 24, "cells_per_label": 10}
 
@@ -96,6 +100,21 @@ def test_a_split_that_is_cut_otherwise_than_in_pretraining_is_refused_unless_ask
         ask(trained, a_recipe("perturb"))
     result, _ = ask(trained, a_recipe("perturb", seen_cells="use"))
     assert any("cannot be told" in told for told in result.notes)
+
+
+def test_donors_on_both_sides_of_a_split_are_told(trained: Trained, tmp_path: Path):
+    shares = {"pretraining": 0.9, "validation": 0.05, "evaluation": 0.05}  # too few donors
+    split = {"kind": "donors", "or_cells": True, "fractions": shares}
+    values = {**PRETRAIN, "split": split, "training": {**PRETRAIN["training"], "steps": 1}}
+    recipe = parse_values(values, PretrainRecipe, origin="test")
+    corpus_uri = str(trained.corpus.folder)
+    pretrain(corpus_uri, recipe, Settings(home=tmp_path), tracker=MemoryTracker())
+    asked = a_recipe("masked", model=str(tmp_path / "runs" / "small"))
+    result = evaluate(corpus_uri, asked, trained.settings, tracker=MemoryTracker())
+    told = "5 of 5 values of donor_id were pretrained on, through other cells: optimistic"
+    assert told in result.notes
+    result, _ = ask(trained, a_recipe("masked"))
+    assert not any("through other cells" in note for note in result.notes)
 
 
 def test_an_unknown_cell_type_is_refused_with_the_nearest_name(trained: Trained):
