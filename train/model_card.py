@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..corpus.medians import MediansSet
+from ..corpus.splits import DONOR
 from ..corpus.vocabularies import Vocabulary
 from ..platform.configuration import flat
 
@@ -69,7 +70,7 @@ def model_card(
         "## Versions\n",
         _table(sorted(info.versions.items())),
         "## Loading it\n",
-        _LOADING,
+        _LOADING.format(rule=_token_rule(vocabulary, info.length)),
         "## Limits\n",
         _limits(info, reports),
     ]
@@ -82,11 +83,34 @@ model = BertForMaskedLM.from_pretrained(".")  # this folder; stock transformers,
 states = model.bert(input_ids=tokens).last_hidden_state  # tokens: those of `vocabulary.json`
 ```
 
-Tokens are a cell's genes, the most telling first: count / median of `medians.json`, descending,
-ties by ascending token. cytolake does it for a file of raw counts:
+{rule} cytolake does it for a file of raw counts:
 
     cytolake embed cells.h5ad --model . -o cells-embedded.h5ad
 """
+
+
+def _token_rule(vocabulary: Vocabulary, length: int) -> str:
+    """How a cell becomes tokens, in words that suffice to do it again."""
+    special = vocabulary.special
+    said = [
+        "Tokens are a cell's genes, the most telling first: count / median of `medians.json`, "
+        "descending, ties by ascending token; genes without a token or a median are left out.",
+        f"Token {len(special)} is the first of `gene_ids` in `vocabulary.json`.",
+    ]
+    if vocabulary.mapping:
+        said.append(
+            f"Before that, {len(vocabulary.mapping):,} ids are read as others by its `mapping`, "
+            "and the counts of ids that meet are summed."
+        )
+    around = 0
+    if {"<cls>", "<eos>"} <= set(special):
+        around = 2
+        said.append(
+            f"`<cls>` ({special.index('<cls>')}) stands before the genes of a cell and `<eos>` "
+            f"({special.index('<eos>')}) after them."
+        )
+    said.append(f"At most {length - around:,} genes are kept.")
+    return " ".join(said)
 
 
 def _data(info: "CheckpointInfo") -> list[tuple[str, str]]:
@@ -167,6 +191,12 @@ def _limits(info: "CheckpointInfo", reports: Sequence[Mapping[str, float]]) -> s
             1,
             "No cell of the query was held out, so no score on this corpus is of "
             "cells that the model has not seen.",
+        )
+    if info.split is not None and not info.split.surely_keeps(DONOR):
+        lines.insert(
+            1,
+            "Its split keeps no donor whole for sure: held-out cells may be of donors that it has "
+            "learnt from.",
         )
     if not any(key.startswith(_VALIDATION) for report in reports for key in report):
         lines.insert(1, "It was not validated while it was trained.")

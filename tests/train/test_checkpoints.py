@@ -21,6 +21,7 @@ from cytolake.train.retention import checkpoints_in
 from transformers import BertForMaskedLM
 
 from .conftest import random_cells
+from .tiny_runs import an_info
 
 
 @pytest.fixture
@@ -33,21 +34,7 @@ def model(vocabulary: Vocabulary) -> PackedBert:
 
 @pytest.fixture
 def info(vocabulary: Vocabulary, medians: MediansSet) -> CheckpointInfo:
-    return CheckpointInfo(
-        family="geneformer",
-        recipe=PretrainRecipe(name="small").model_dump(mode="json"),
-        length=40,
-        snapshot=3,
-        corpus_uuid="u",
-        where=None,
-        part=None,
-        selection_digest="d",
-        n_cells=9,
-        vocabulary_digest=vocabulary.digest,
-        medians_digest=medians.digest,
-        step=7,
-        epoch=0.5,
-    )
+    return an_info(vocabulary, medians, given=PretrainRecipe(name="small"))
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from cytolake.corpus.medians import MediansSet
 from cytolake.corpus.store import Corpus
 from cytolake.corpus.vocabularies import Vocabulary
 from cytolake.platform.errors import VocabularyError
-from cytolake.train.checkpoints import CheckpointInfo, load_checkpoint, save_checkpoint
+from cytolake.train.checkpoints import load_checkpoint, save_checkpoint
 from cytolake.train.models.bert import bert_config, fresh_bert
 from cytolake.train.recipe import PretrainRecipe
 
 from .conftest import gene_names
 from .corpora import small_corpus
-from .tiny_runs import DEEPSPEED, Go, kept, recipe, runner
+from .tiny_runs import DEEPSPEED, Go, an_info, kept, recipe, runner
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +37,7 @@ def a_model_that_knows(genes: list[str], folder: Path) -> PretrainRecipe:
     config = bert_config(
         vocabulary_size=vocabulary.size, length=given.encoding.length, **given.model.model_dump()
     )
-    info = CheckpointInfo(
-        family="geneformer",
-        recipe=recipe().model_dump(mode="json"),
-        length=given.encoding.length,
-        snapshot=1,
-        corpus_uuid="elsewhere",
-        where=None,
-        part=None,
-        selection_digest="",
-        n_cells=1,
-        vocabulary_digest=vocabulary.digest,
-        medians_digest=medians.digest,
-        step=3,
-        epoch=1.0,
-    )
+    info = an_info(vocabulary, medians, given=recipe())
     save_checkpoint(
         folder, model=fresh_bert(config, 1), vocabulary=vocabulary, medians=medians, info=info
     )

@@ -7,16 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cytolake.corpus.medians import MediansSet
 from cytolake.corpus.store import Corpus
 from cytolake.corpus.vocabularies import Vocabulary
 from cytolake.train.checkpoints import CheckpointInfo, check_files, load_checkpoint
+from cytolake.train.encodings.rank_value import RankValueEncoding
 from cytolake.train.model_card import model_card
 from transformers import BertForMaskedLM
 
 from .corpora import small_corpus
-from .tiny_runs import recipe, runner
+from .test_rank_value import one_cell
+from .tiny_runs import an_info, recipe, runner
 
 SPLIT = {"kind": "donors", "fractions": {"seen": 0.5, "unseen": 0.5}}
 
@@ -24,18 +27,15 @@ SPLIT = {"kind": "donors", "fractions": {"seen": 0.5, "unseen": 0.5}}
 @pytest.fixture
 def info(vocabulary: Vocabulary, medians: MediansSet) -> CheckpointInfo:
     given = recipe(split=SPLIT, data={"part": "seen", "where": "tissue = 'a|b'"})
-    return CheckpointInfo(
-        family="geneformer",
-        recipe=given.model_dump(mode="json"),
-        length=40,
-        snapshot=3,
+    return an_info(
+        vocabulary,
+        medians,
+        given=given,
         corpus_uuid="the-corpus",
         where="tissue = 'a|b'",
         part="seen",
         selection_digest="the-selection",
         n_cells=12_345,
-        vocabulary_digest=vocabulary.digest,
-        medians_digest=medians.digest,
         step=1200,
         epoch=2.5,
         versions={"torch": "2.13.0"},
@@ -106,12 +106,47 @@ def test_a_model_that_saw_every_cell_says_that_nothing_was_held_out(card):
     assert "No cell of the query was held out" not in card()
 
 
+def test_a_split_that_may_cut_donors_is_no_promise_of_unseen_donors(card, info: CheckpointInfo):
+    told = "may be of donors that it has learnt from"
+    assert told not in card()
+    alike = {**info.recipe, "split": {**info.recipe["split"], "or_cells": True}}
+    assert told in card(recipe=alike)
+
+
 def test_a_continued_run_says_whose_weights_it_began_with(card):
     origin = {"step": 20, "run_id": "abc", "snapshot": 2, "corpus_uuid": "old", "moments": False}
     assert "weights of step 20 of run abc, trained on snapshot 2 of corpus old" in card(
         origin=origin
     )
     assert "begun with" not in card()
+
+
+def test_the_rule_for_tokens_is_that_of_the_encoding(card, info: CheckpointInfo):
+    """A cell is encoded by hand, as the card's words say, and by the encoding."""
+    gene_ids, length = tuple(f"ENSG{number:011d}" for number in range(1, 9)), 7
+    special = ("<pad>", "<mask>", "<cls>", "<eos>")
+    vocabulary = Vocabulary(
+        gene_ids=gene_ids, special=special, mapping={"ENSG00000000099": gene_ids[1]}
+    )
+    medians = MediansSet(gene_ids=gene_ids[:7], medians=np.array([1, 8, 2, 2, 1, 4, 9.0]))
+    text = model_card(
+        replace(info, length=length), vocabulary=vocabulary, medians=medians, n_parameters=1
+    )
+    assert "1 ids are read as others by its `mapping`, and the counts of ids that meet are" in text
+    [(cls, eos)] = re.findall(r"`<cls>` \((\d)\) stands .* and `<eos>` \((\d)\) after them", text)
+    [first] = re.findall(r"Token (\d) is the first of `gene_ids`", text)
+    [most] = re.findall(r"At most (\d) genes are kept", text)
+    counts = np.array(
+        [[3, 1, 4, 4, 0, 9, 1, 5, 20]]
+    )  # the eighth has no median, the last is mapped
+    telling = {int(first) + g: counts[0, g] / medians.medians[g] for g in (0, 2, 3, 5, 6)}
+    telling[int(first) + 1] = (1 + 20) / 8
+    by_rank = sorted(telling, key=lambda token: (-telling[token], token))[: int(most)]
+    stored = dict(zip([*gene_ids, "ENSG00000000099"], counts[0].tolist(), strict=True))
+    cell = one_cell({gene: count for gene, count in stored.items() if count})
+    encoded = RankValueEncoding(vocabulary, medians, length).encode(cell)
+    assert encoded.tokens.tolist() == [int(cls), *by_rank, int(eos)]
+    assert "<cls>" not in card() and "At most 40 genes are kept." in card()
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,18 @@
 """Short runs of a tiny model on a small corpus, as tests and proofs make them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from cytolake.corpus.medians import MediansSet
 from cytolake.corpus.store import Corpus
+from cytolake.corpus.vocabularies import Vocabulary
 from cytolake.platform.configuration import parse_values
 from cytolake.platform.settings import Settings
 from cytolake.platform.tracking import MemoryTracker
-from cytolake.train.checkpoints import load_checkpoint, load_moments
+from cytolake.train.checkpoints import CheckpointInfo, load_checkpoint, load_moments
 from cytolake.train.job import PretrainResult, pretrain
 from cytolake.train.recipe import PretrainRecipe
 
@@ -57,6 +60,28 @@ def runner(corpus: Corpus, home: Path) -> Go:
         return result, tracker
 
     return go
+
+
+def an_info(
+    vocabulary: Vocabulary, medians: MediansSet, *, given: PretrainRecipe, **changes: Any
+) -> CheckpointInfo:
+    """Where a made-up model of some genes and a recipe comes from."""
+    info = CheckpointInfo(
+        family="geneformer",
+        recipe=given.model_dump(mode="json"),
+        length=40,
+        snapshot=3,
+        corpus_uuid="elsewhere",
+        where=None,
+        part=None,
+        selection_digest="d",
+        n_cells=9,
+        vocabulary_digest=vocabulary.digest,
+        medians_digest=medians.digest,
+        step=7,
+        epoch=0.5,
+    )
+    return replace(info, **changes)
 
 
 def kept(result: PretrainResult) -> dict[str, torch.Tensor]:
