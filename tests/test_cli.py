@@ -11,7 +11,7 @@ from cytolake.corpus.store import Corpus
 
 VERBS = [
     ["demo"], ["inspect"], ["ingest"], ["why"], ["sql"], ["pretrain"], ["evaluate"], ["embed"],
-    ["submit"], ["ui"],
+    ["submit"], ["ui"], ["medians"], ["qc"],
     ["corpus", "show"], ["corpus", "log"], ["corpus", "diff"], ["corpus", "lineage"],
     ["corpus", "tag"], ["corpus", "tags"], ["corpus", "untag"], ["corpus", "annotate"],
     ["corpus", "delete"], ["corpus", "restore"], ["corpus", "compact"], ["corpus", "vacuum"],

@@ -87,9 +87,13 @@ def test_another_recipe_under_the_same_name_is_refused(run: Go):
         run(recipe(training={"seed": 7}))
 
 
-def test_no_cells_are_refused_and_the_run_is_marked(run: Go):
+def test_no_cells_are_refused_and_the_run_is_marked(corpus: Corpus, tmp_path: Path):
+    tracker = MemoryTracker()
+    given, home = recipe(data={"where": "tissue = 'moon'"}), tmp_path / "home"
     with pytest.raises(NoCellsError):
-        run(recipe(data={"where": "tissue = 'moon'"}))
+        pretrain(str(corpus.folder), given, Settings(home=home), tracker=tracker)
+    assert tracker.status == "FAILED"
+    assert not (home / "runs" / "small" / "run.json").exists()
 
 
 def test_a_part_of_the_split_is_all_that_is_seen(run: Go):
