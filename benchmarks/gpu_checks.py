@@ -15,12 +15,22 @@ import numpy as np
 import torch
 
 from benchmarks.gpu_parts import CheckFailedError, Report, Trainer, objective_of
-from benchmarks.pretraining_peers import Shape, drawn_cells, encoding_of, padded, stock_model
+from benchmarks.pretraining_peers import (
+    Padded,
+    Shape,
+    drawn_cells,
+    encoding_of,
+    padded,
+    stock_model,
+)
 
 FULL = 1e-4
 """Two ways of the same fp32 arithmetic: mean loss in nats; the gradient, relative to its norm."""
-HALF_LOSS, HALF_GRADIENT = 2e-3, 3e-2
-"""bf16 beside fp32, relative. A bf16 number has 8 bits: 0.4 % each, less where many are added."""
+HALF_LOSS, HALF_GRADIENT = 2e-3, 0.1
+"""bf16 beside fp32, relative. A bf16 number has 8 bits: 0.4 % each, which every layer adds to: a
+gradient of 6 layers was 2.8 % off on a CPU, one of 12 layers 4.5 %."""
+HALF_BESIDE_STOCK = 1.5
+"""How much further off our bf16 gradient may be than that of stock BERT in bf16."""
 MOVED = 0.05
 """Two runs of six bf16 steps whose sums are added in another order: how far apart they may end,
 relative to how far they went. AdamW makes a step of any gradient, so noise is not small for all."""
@@ -84,18 +94,19 @@ def check_equal_to_stock(report: Report, shape: Shape, device: torch.device) -> 
     gradients = _gradients(plain.model, 1 / n_chosen)
     stock = stock_model(still, device)
     batch = padded(tokens, np.arange(8), objective_of(still, torch.device("cpu")), 0).to(device)
-    theirs = stock(input_ids=batch.inputs, attention_mask=batch.attention, labels=batch.labels).loss
-    theirs.backward()
+    theirs, by_stock = _of_stock(stock, batch, half=False)
+    in_half = _apart(by_stock, _of_stock(stock, batch, half=True)[1])
     failed: list[CheckFailedError] = []
     n_theirs = int((batch.labels != -100).sum())
     _hold(
         failed,
         report,
         "packed fp32 beside stock fp32",
-        loss_apart=(abs(loss / n_chosen - float(theirs.detach())), FULL),
-        gradient_apart=(_apart(gradients, _gradients(stock)), FULL),
+        loss_apart=(abs(loss / n_chosen - theirs), FULL),
+        gradient_apart=(_apart(gradients, by_stock), FULL),
         chosen_apart=(abs(n_chosen - n_theirs), 0),
     )
+    report.tell("stock bf16 beside stock fp32", gradient_apart=in_half)
     for half in (False, True):
         static = objective_of(still, device, tokens=budget, half=half)
         other, as_many = _summed(static, tokens, budget)
@@ -106,7 +117,7 @@ def check_equal_to_stock(report: Report, shape: Shape, device: torch.device) -> 
             loss_apart=(abs(other - loss) / loss, HALF_LOSS if half else FULL),
             gradient_apart=(
                 _apart(gradients, _gradients(static.model, 1 / n_chosen)),
-                HALF_GRADIENT if half else FULL,
+                min(HALF_GRADIENT, HALF_BESIDE_STOCK * in_half) if half else FULL,
             ),
             chosen_apart=(abs(as_many - n_chosen), 0),
         )
@@ -135,10 +146,19 @@ def _summed(objective: Any, tokens: Any, budget: int) -> tuple[float, int]:
     return loss, n_chosen
 
 
+def _of_stock(stock: Any, batch: Padded, *, half: bool) -> tuple[float, dict[str, torch.Tensor]]:
+    """Mean loss and gradients of the stock model."""
+    stock.zero_grad()
+    with torch.autocast(batch.inputs.device.type, dtype=torch.bfloat16, enabled=half):
+        loss = stock(
+            input_ids=batch.inputs, attention_mask=batch.attention, labels=batch.labels
+        ).loss
+    loss.backward()
+    return float(loss.detach()), _gradients(stock)
+
+
 def _gradients(model: torch.nn.Module, scale: float = 1.0) -> dict[str, torch.Tensor]:
-    return {
-        name: scale * p.grad.float() for name, p in model.named_parameters() if p.grad is not None
-    }
+    return {name: scale * p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
 def _apart(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> float:

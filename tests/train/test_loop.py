@@ -1,89 +1,23 @@
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
 from cytolake.corpus.medians import MediansSet
 from cytolake.corpus.vocabularies import Vocabulary
-from cytolake.platform.errors import NoCellsError, TrainingError
+from cytolake.platform.errors import NoCellsError
 from cytolake.train.encodings.rank_value import RankValueEncoding
-from cytolake.train.engines import UPDATES, TorchEngine
 from cytolake.train.feeding import Feed, Plan, plan_of
 from cytolake.train.loop import (
-    LeftOut,
     LoopEnd,
-    Metrics,
     dropout_seed,
     learning_rate,
     seed_dropout,
-    train,
 )
-from cytolake.train.models.bert import bert_config, fresh_bert
-from cytolake.train.objectives.masked_genes import MaskedGenes
 from cytolake.train.recipe import OptimizerRecipe
 
 from .conftest import RandomStream
-
-OPTIMIZER = OptimizerRecipe(peak_lr=1e-2, warmup_steps=3, schedule="linear")
-
-
-@dataclass
-class Run:
-    """One small training with everything that it said."""
-
-    objective: MaskedGenes
-    engine: TorchEngine
-    feed: Feed
-    plan: Plan
-    metrics: list[Metrics] = field(default_factory=list)
-    saved: dict[int, Any] = field(default_factory=dict)
-    events: list[tuple[str, int]] = field(default_factory=list)
-
-    def go(self, *, start: int = 0, **options: Any) -> LoopEnd:
-        def save(step: int) -> None:
-            weights = {k: v.clone() for k, v in self.objective.state_dict().items()}
-            self.saved[step] = (weights, self.engine.moments())
-            self.events.append(("save", step))
-
-        def report(metrics: Metrics) -> None:
-            self.metrics.append(metrics)
-            self.events.append(("report", metrics.step))
-
-        try:
-            return train(
-                self.engine,
-                self.feed,
-                self.plan,
-                OPTIMIZER,
-                seed=1,
-                start=start,
-                report=report,
-                save=save,
-                **({"log_seconds": 0} | options),
-            )
-        finally:
-            self.feed.close()
-
-
-def small_run(
-    vocabulary: Vocabulary, medians: MediansSet, *, dropout: float = 0.1, steps: int = 12
-) -> Run:
-    config = bert_config(
-        vocabulary_size=vocabulary.size,
-        length=40,
-        layers=2,
-        width=16,
-        heads=2,
-        feed_forward=32,
-        hidden_dropout=dropout,
-    )
-    objective = MaskedGenes(fresh_bert(config, 3), n_special=2, seed=1)
-    stream = RandomStream(40, 4)
-    plan = plan_of(stream.n_groups, groups_per_step=3, epochs=1, steps=steps)
-    encoding = RankValueEncoding(vocabulary, medians, 40)
-    feed = Feed(stream, encoding, objective, plan, pack_tokens=100)
-    return Run(objective, TorchEngine(objective, OPTIMIZER), feed, plan)
+from .loop_runs import OPTIMIZER, asked_after, small_run
 
 
 def test_every_cell_is_in_one_step_of_an_epoch():
@@ -180,18 +114,12 @@ def test_a_stop_leaves_a_checkpoint_of_the_steps_done(vocabulary: Vocabulary, me
     assert list(run.saved) == [4]
 
 
-def after(n_steps: int) -> Any:
-    """What asks for a stop once so many steps are done."""
-    asked = iter(range(99))
-    return lambda: next(asked) >= n_steps
-
-
 def test_a_stop_tells_the_steps_since_the_last_report_before_it_saves_them(
     vocabulary: Vocabulary, medians: MediansSet
 ):
     each, run = small_run(vocabulary, medians), small_run(vocabulary, medians)
     each.go()
-    run.go(log_seconds=math.inf, wants_stop=after(5))
+    run.go(log_seconds=math.inf, wants_stop=asked_after(5))
     assert run.events == [("report", 5), ("save", 5)]
     [told], before = run.metrics, each.metrics[:5]
     assert told.n_cells == sum(metrics.n_cells for metrics in before)
@@ -241,108 +169,6 @@ def test_what_is_left_takes_as_long_a_step_as_the_steps_told_last(
         seconds = metrics.n_cells / metrics.cells_per_s
         assert metrics.eta_s == pytest.approx((12 - metrics.step) * seconds / n_steps)
     assert [metrics.eta_s > 0 for metrics in run.metrics] == [True, True, False]
-
-
-class Spoiled:
-    """An engine whose loss is no number in some steps."""
-
-    def __init__(self, engine: TorchEngine, steps: set[int], packs_a_step: list[int]) -> None:
-        self._engine, self._steps, self._seen = engine, steps, 0
-        self._borders = [sum(packs_a_step[: n + 1]) for n in range(len(packs_a_step))]
-
-    def forward(self, prepared: object) -> tuple[torch.Tensor, torch.Tensor]:
-        loss, guesses = self._engine.forward(prepared)
-        step = next(n for n, border in enumerate(self._borders) if self._seen < border)
-        self._seen += 1
-        return (loss * math.nan if step in self._steps else loss), guesses
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-
-def spoil(run: Run, steps: set[int]) -> None:
-    works = [run.feed.work(step) for step in range(run.plan.n_steps)]
-    run.engine = Spoiled(run.engine, steps, [len(w.packs) for w in works])  # type: ignore[assignment]
-
-
-@pytest.mark.parametrize("log_seconds", [0, math.inf])
-def test_a_step_whose_loss_is_no_number_changes_nothing_and_is_told(
-    vocabulary: Vocabulary, medians: MediansSet, log_seconds: float
-):
-    run = small_run(vocabulary, medians)
-    spoil(run, {4, 7})
-    left_out: list[LeftOut] = []
-    named: list[int] = []
-
-    def tell(steps: LeftOut) -> None:
-        left_out.append(steps)
-        for place in steps.packs:
-            named.extend(run.feed.cell_ids_of(*place))
-
-    end = run.go(save_every=1, log_seconds=log_seconds, report_left_out=tell, stop_after=2)
-    assert end == LoopEnd(step=12, why="finished")
-    for step in (4, 7):
-        for before, after in zip(run.saved[step], run.saved[step + 1], strict=True):
-            assert all(torch.equal(before[name], after[name]) for name in before)
-    assert [s for told in left_out for s in told.steps] == [4, 7]
-    packs = [place for told in left_out for place in told.packs]
-    assert {place[0] for place in packs} == {4, 7}
-    n_groups = sum(len(run.plan.groups_of(step)[1]) for step in (4, 7))
-    assert sorted(named) == sorted([0, 1, 2, 3] * n_groups)  # the ids of every group's four cells
-    assert sum(metrics.skipped for metrics in run.metrics) == 2
-    assert math.isfinite(run.metrics[-1].loss)
-    assert float(run.saved[12][1][UPDATES]) == 10
-
-
-@pytest.mark.parametrize("log_seconds", [0, math.inf])
-def test_so_many_bad_steps_in_a_row_end_the_run_and_save_nothing_more(
-    vocabulary: Vocabulary, medians: MediansSet, log_seconds: float
-):
-    run = small_run(vocabulary, medians)
-    spoil(run, {2, 9, 10, 11})
-    with pytest.raises(TrainingError, match=r"not finite in 3 steps in a row, up to 12; .*12/"):
-        run.go(save_every=4, log_seconds=log_seconds, stop_after=3)
-    assert list(run.saved) == [4, 8]
-
-
-def test_bad_steps_before_a_stop_are_told_and_too_many_of_them_are_not_saved(
-    vocabulary: Vocabulary, medians: MediansSet
-):
-    told: list[LeftOut] = []
-    run = small_run(vocabulary, medians)
-    spoil(run, {4, 6})
-    options = {"log_seconds": math.inf, "wants_stop": after(7), "report_left_out": told.append}
-    assert run.go(stop_after=2, **options) == LoopEnd(step=7, why="stopped")
-    assert ([t.steps for t in told], run.metrics[0].skipped) == ([(4, 6)], 2)
-    worse = small_run(vocabulary, medians)
-    spoil(worse, {5, 6})
-    options["wants_stop"] = after(7)
-    with pytest.raises(TrainingError, match=r"2 steps in a row, up to 7; .*their cells in here"):
-        worse.go(stop_after=2, noted_in="here", **options)
-    assert worse.saved == {}
-
-
-def test_bad_steps_are_counted_in_a_row_over_reports(vocabulary: Vocabulary, medians: MediansSet):
-    run = small_run(vocabulary, medians)
-    spoil(run, {5, 6, 7})
-    told: list[LeftOut] = []
-    run.go(report_left_out=told.append, stop_after=4)
-    assert [t.in_a_row for t in told] == [1, 2, 3]
-
-
-def test_a_run_resumed_after_a_bad_step_has_the_same_bits(
-    vocabulary: Vocabulary, medians: MediansSet
-):
-    whole = small_run(vocabulary, medians)
-    spoil(whole, {2})
-    whole.go(save_every=5, stop_after=9)
-    resumed = small_run(vocabulary, medians)
-    weights, moments = whole.saved[5]
-    resumed.objective.load_state_dict(weights)
-    resumed.engine.restore(moments, 5)
-    resumed.go(start=5)
-    for one, other in zip(whole.saved[12], resumed.saved[12], strict=True):
-        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_rank_without_groups_gets_a_pack_of_weight_zero(
