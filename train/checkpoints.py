@@ -51,7 +51,9 @@ from .retention import (
 )
 
 FORMAT = 1
-_TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
+TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
+UNUSED = ("bert.embeddings.position_ids",)
+"""Tensors that are others by another name, and those that older versions of transformers wrote."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,7 +213,7 @@ def weights_of(model: PackedBert) -> dict[str, torch.Tensor]:
     return {
         name: value.detach().to("cpu", copy=True).contiguous()
         for name, value in model.state_dict().items()
-        if name not in _TIED
+        if name not in TIED
     }
 
 
@@ -324,6 +326,8 @@ def load_weights(model: PackedBert, place: Path) -> None:
         CheckpointError: names or shapes differ.
     """
     weights = load_file(place / "model.safetensors")
+    for name in UNUSED:
+        weights.pop(name, None)
     weights["cls.predictions.decoder.weight"] = weights["bert.embeddings.word_embeddings.weight"]
     weights["cls.predictions.decoder.bias"] = weights["cls.predictions.bias"]
     try:

@@ -125,16 +125,18 @@ def _data(info: "CheckpointInfo") -> list[tuple[str, str]]:
         ("selection digest", info.selection_digest),
     ]
     if origin := info.origin:
-        moments = "weights and moments" if origin.get("moments") else "weights"
-        rows.append(
-            (
-                "begun with",
-                f"{moments} of step {origin.get('step')} of run {origin.get('run_id') or 'unknown'}"
-                f", trained on snapshot {origin.get('snapshot')} of corpus "
-                f"{origin.get('corpus_uuid')}",
-            )
-        )
+        rows.append(("begun with", _begun_with(origin)))
     return rows
+
+
+def _begun_with(origin: Mapping[str, Any]) -> str:
+    if not origin.get("corpus_uuid"):
+        return f"weights of {origin.get('checkpoint')}; what they were trained on is not on record"
+    moments = "weights and moments" if origin.get("moments") else "weights"
+    return (
+        f"{moments} of step {origin.get('step')} of run {origin.get('run_id') or 'unknown'}, "
+        f"trained on snapshot {origin.get('snapshot')} of corpus {origin.get('corpus_uuid')}"
+    )
 
 
 def _origin_of(medians: MediansSet) -> str:

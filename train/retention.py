@@ -69,9 +69,12 @@ def newest_checkpoint(path: Path) -> Path:
     for folder in (path, path / "checkpoints"):
         if found := checkpoints_in(folder):
             return found[-1]
+    begin = ""
+    if (path / "config.json").exists():
+        begin = ". A folder of Hugging Face can be begun with ([start] of a recipe), not asked"
     raise CheckpointError(
         f"{path}: holds no complete checkpoint; expected a folder with checkpoint.json, or a run's "
-        "folder with checkpoints/step-*"
+        f"folder with checkpoints/step-*{begin}"
     )
 
 

@@ -18,6 +18,11 @@ from ..platform.errors import CheckpointError, RecipeError
 from ..platform.settings import Settings
 from ..platform.storage import sha256_file, sync_file, sync_folder
 from .checkpoints import CheckpointInfo, check_files, load_moments, load_weights, read_info
+from .hugging_face import (
+    is_hugging_face_folder,
+    read_hugging_face_folder,
+    refuse_other_tensors,
+)
 from .model_names import find_model
 from .models.bert import PackedBert
 from .recipe import PretrainRecipe
@@ -39,8 +44,8 @@ class Start:
     """The checkpoint that a run begins with.
 
     Attributes:
-        place: its folder; every file of it was checked.
-        info: where it comes from.
+        place: its folder; every file of it was checked, as far as it has checksums.
+        info: where it comes from; of a folder of Hugging Face next to nothing is known.
         vocabulary: its tokens.
         medians: its medians.
     """
@@ -59,22 +64,31 @@ class Start:
 def find_start(recipe: PretrainRecipe, settings: Settings) -> Start | None:
     """The checkpoint that a recipe's `[start]` names; None where it names none.
 
+    It may be a folder of Hugging Face, see `hugging_face.py`.
+
     Raises:
         CheckpointError: there is none, it is damaged, or it has no moments to take.
-        RecipeError: its model has another shape than the recipe's.
+        RecipeError: its model has another shape than the recipe's, or nothing says its genes.
+        ResourceError: an official set is out of reach.
     """
     if recipe.start.checkpoint is None:
         return None
-    place = find_model(recipe.start.checkpoint, settings).absolute()
-    check_files(place)
-    start = Start(
-        place=place,
-        info=read_info(place),
-        vocabulary=Vocabulary.from_json((place / "vocabulary.json").read_text(encoding="utf-8")),
-        medians=MediansSet.from_json((place / "medians.json").read_text(encoding="utf-8")),
-    )
-    start.info.refuse_other_genes(place, start.vocabulary, start.medians)
+    named = Path(recipe.start.checkpoint).expanduser()
+    is_foreign = is_hugging_face_folder(named)
+    if is_foreign:
+        place = named.absolute()
+        info, vocabulary, medians = read_hugging_face_folder(place, recipe, settings)
+    else:
+        place = find_model(recipe.start.checkpoint, settings).absolute()
+        check_files(place)
+        info = read_info(place)
+        vocabulary = Vocabulary.from_json((place / "vocabulary.json").read_text(encoding="utf-8"))
+        medians = MediansSet.from_json((place / "medians.json").read_text(encoding="utf-8"))
+        info.refuse_other_genes(place, vocabulary, medians)
+    start = Start(place=place, info=info, vocabulary=vocabulary, medians=medians)
     _refuse_other_shape(recipe, start)
+    if is_foreign:
+        refuse_other_tensors(place, recipe, vocabulary)
     if recipe.start.moments and not (place / _MOMENTS).exists():
         raise CheckpointError(
             f"{place}: holds no {_MOMENTS}, so there are no moments to begin with: leave "
@@ -99,6 +113,7 @@ def keep_start(start: Start, run_folder: Path, *, moments: bool) -> dict[str, An
     """
     place, making = run_folder / FOLDER, run_folder / f".{FOLDER}.making"
     names = [_WEIGHTS, "config.json", "cytolake.json", *([_MOMENTS] if moments else [])]
+    names = [name for name in names if (start.place / name).exists()]  # no such word of a stranger
     try:
         for old in (place, making):
             shutil.rmtree(old, ignore_errors=True)

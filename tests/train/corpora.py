@@ -1,5 +1,6 @@
 """A small real corpus of random cells, made by the real writers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ from cytolake.corpus.store import Corpus
 from .conftest import random_cells
 
 
-def small_corpus(folder: Path, n_cells: int = 120) -> Corpus:
+def small_corpus(
+    folder: Path, n_cells: int = 120, *, gene_ids: Sequence[str] | None = None
+) -> Corpus:
+    """Random cells of 60 genes, which may be given other ids."""
     corpus = Corpus.create(folder)
     batch = random_cells(n_cells, seed=1)
-    names = [str(gene_id) for gene_id in batch.gene_ids]
+    names = list(gene_ids or map(str, batch.gene_ids))
     hashes = content_hashes(names, batch.indptr, batch.indices, batch.counts)
     obs = pa.table(
         {
@@ -29,7 +33,7 @@ def small_corpus(folder: Path, n_cells: int = 120) -> Corpus:
         }
     )
     cells = CellBatch(
-        gene_ids=batch.gene_ids,
+        gene_ids=np.array(names, dtype=object),
         indptr=batch.indptr,
         indices=batch.indices,
         counts=batch.counts,
