@@ -2,6 +2,7 @@
 
 A static pack has the same number of tokens, cells and scored rows whatever it holds: what is left
 over is filled with pad tokens in cells of their own, which nothing chooses and nothing scores.
+They cost what any token costs outside attention; inside it little, for these cells are short.
 Which tokens are hidden is decided on the device; the host counts them, by the same hash, so that
 none is ever dropped. Array suffixes: c cell, t token position.
 """
@@ -13,8 +14,8 @@ import torch
 
 from .packing import Pack, PackedCells
 
-_TOKENS_OF_SMALL_CELL = 16
-"""A pack has places for cells of a sixteenth of the longest on average; more fill another pack."""
+_PLACES_OF_LONGEST = 8
+"""A pack has places for cells of an eighth of the longest on average; more fill another pack."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +55,7 @@ def static_shape(*, pack_tokens: int, length: int, share: float) -> StaticShape:
     deviation = math.sqrt(share * (1 - share) * pack_tokens)
     rows = min(pack_tokens, max(share * pack_tokens + 6 * deviation, min(length, pack_tokens)))
     longest = min(length, pack_tokens)
-    real_cells = math.ceil(pack_tokens * _TOKENS_OF_SMALL_CELL / longest)
+    real_cells = math.ceil(pack_tokens * _PLACES_OF_LONGEST / longest)
     return StaticShape(
         n_tokens=pack_tokens,
         n_cells=real_cells + math.ceil(pack_tokens / longest),
@@ -87,6 +88,11 @@ class StaticPack(PackedCells):
     shape: StaticShape
     n_masked: int
     cell_rows: tuple[int, ...]
+
+    @property
+    def n_laid(self) -> int:
+        """Number of tokens that the model runs over: with those that fill."""
+        return self.shape.n_tokens
 
     def pinned(self) -> "StaticPack":
         """The same in memory that a GPU copies from while the host goes on."""
@@ -123,8 +129,9 @@ def static_pack(pack: Pack, shape: StaticShape, *, begin: int, n_masked: int) ->
     offsets = torch.full((shape.n_cells + 1,), shape.n_tokens, dtype=torch.int32)
     n_offsets = len(pack.offsets)
     offsets[:n_offsets] = pack.offsets
-    for number, end in enumerate(range(n_tokens, shape.n_tokens, shape.longest)):
-        offsets[n_offsets - 1 + number] = end  # where a filling cell begins
+    # Attention costs a cell's squared length: what fills is dealt to all places that are left.
+    n_places, n_fill = shape.n_cells + 1 - n_offsets, shape.n_tokens - n_tokens
+    offsets[n_offsets - 1 : -1] = n_tokens + torch.arange(n_places) * n_fill // n_places
     keys = torch.zeros(shape.n_cells, dtype=torch.int64)
     begins = pack.offsets[:-1].long()
     keys[: len(begins)] = pack.keys[begins]

@@ -68,6 +68,18 @@ def test_a_filled_pack_holds_its_cells_and_pads_in_cells_of_their_own():
     assert made.keys[:2].tolist() == batch.keys.view(np.int64).tolist()
 
 
+@pytest.mark.parametrize("n_cells", [0, 1, 3])
+def test_what_fills_a_pack_lies_in_as_many_short_cells_as_there_are_places(n_cells: int):
+    pack = pack_of(cells(n_cells, 2), range(n_cells)) if n_cells else empty_pack()
+    made = static_pack(pack, SHAPE, begin=7, n_masked=0)
+    lengths = [end - begin for begin, end in pairwise(made.offsets.tolist())]
+    filling = lengths[pack.n_cells :]
+    assert lengths[: pack.n_cells] == list(pack.lengths)
+    assert len(lengths) == SHAPE.n_cells and sum(filling) == BUDGET - pack.n_tokens
+    assert max(filling) - min(filling) <= 1
+    assert (made.n_laid, made.n_tokens) == (BUDGET, pack.n_tokens)
+
+
 def test_a_pack_that_would_overflow_is_made_smaller_and_no_label_is_dropped():
     batch = cells(12, 3, shortest=20)
     plain, tight = (
@@ -133,6 +145,6 @@ def test_the_shape_has_room_for_what_is_expected_and_for_one_whole_cell():
     wide = static_shape(pack_tokens=131_072, length=2048, share=0.15)
     assert wide.n_scored % 128 == 0
     assert 0.15 * 131_072 < wide.n_scored < 0.17 * 131_072
-    assert wide.n_real_cells == 1024
+    assert wide.n_real_cells == 512
     narrow = static_shape(pack_tokens=2048, length=2048, share=0.15)
     assert narrow.n_scored == 2048
