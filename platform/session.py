@@ -30,7 +30,6 @@ _ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "NUMBA_NUM_THREADS": "1",
     "RAYON_NUM_THREADS": "1",
-    "DS_ACCELERATOR": "cpu",
 }
 
 

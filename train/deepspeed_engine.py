@@ -35,7 +35,7 @@ class DeepSpeedStepper:
 
     def __init__(self, objective: nn.Module, recipe: OptimizerRecipe, zero_stage: int) -> None:
         """Start DeepSpeed on the process group that is open, or on a group of one."""
-        deepspeed = _import_deepspeed()
+        deepspeed = _import_deepspeed(device_of(objective))
         self._objective, self._rank_scale = objective, float(n_ranks())
         configuration = {
             "train_micro_batch_size_per_gpu": 1,
@@ -81,9 +81,8 @@ class DeepSpeedStepper:
         """
         set_learning_rate(self._base, learning_rate)
         self._engine.step()
-        return torch.as_tensor(
-            self._engine.get_global_grad_norm() if self.zero_stage else self._optimizer.norm
-        )
+        norm = self._engine.get_global_grad_norm() if self.zero_stage else self._optimizer.norm
+        return norm_on(device_of(self._objective), norm)
 
     def moments(self) -> dict[str, torch.Tensor]:
         """Both moments of every parameter, gathered from all ranks."""
@@ -141,16 +140,34 @@ class DeepSpeedStepper:
         return optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer.optimizer
 
 
-def _import_deepspeed() -> Any:
-    if not torch.cuda.is_available():
-        os.environ["DS_ACCELERATOR"] = "cpu"  # else it probes for every kind there is
+def device_of(objective: nn.Module) -> torch.device:
+    """Where an objective's weights are."""
+    return next(objective.parameters()).device
+
+
+def norm_on(device: torch.device, norm: torch.Tensor | float) -> torch.Tensor:
+    """A gradient norm where losses are: of a step it leaves out DeepSpeed tells a plain number."""
+    return torch.as_tensor(norm, device=device)
+
+
+def name_accelerator(device: torch.device) -> None:
+    """Tell DeepSpeed which kind of device to use, before its import looks for all there are.
+
+    It moves the model to the kind that is named, whatever was asked for before: what a parent
+    process, or the user's shell, has set counts for nothing here.
+    """
+    os.environ["DS_ACCELERATOR"] = device.type
+
+
+def _import_deepspeed(device: torch.device) -> Any:
+    name_accelerator(device)
     os.environ.setdefault("DS_LOG_LEVEL", "warning")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     import deepspeed
     import deepspeed.ops
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    if not torch.cuda.is_available():
+    if device.type == "cpu":
         # Which ops a compiler could build is probed at first use, and the shared-memory op is
         # then built for about 40 s; only inference uses it. None is offered, none is built.
         deepspeed.ops.__dict__["__compatible_ops__"] = {}

@@ -1,3 +1,4 @@
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,18 @@ def test_as_many_tasks_as_cores_are_under_way_at_once_from_the_first_on(tmp_path
             for n, m in zip(names, reversed(names), strict=True)]  # fmt: skip
     found = sorted(in_parallel(meet, rows), key=lambda row: row["name"])
     assert found == [{"met": "True", "name": name} for name in names]
+
+
+def accelerator(row: dict[str, str]) -> dict[str, str]:
+    """What a worker's environment tells DeepSpeed."""
+    return {"named": os.environ.get(row["variable"], "nothing")}
+
+
+def test_a_worker_is_not_told_which_accelerator_it_has() -> None:
+    # Only a worker itself knows its device; named here, DeepSpeed would move models away from it.
+    assert list(in_parallel(accelerator, [{"variable": "DS_ACCELERATOR"}])) == [
+        {"named": os.environ.get("DS_ACCELERATOR", "nothing")}
+    ]
 
 
 def test_no_task_gives_no_answer() -> None:
