@@ -18,7 +18,7 @@ from .options import (
     open_corpus,
     with_address,
 )
-from .platform.screen import results
+from .platform.screen import remarks, results
 from .platform.settings import load_settings
 
 
@@ -60,6 +60,8 @@ def pretrain(
         opened = open_corpus(corpus, snapshot) if corpus or settings.corpus else None
         cost = plan_cost(load_recipe(recipe, overrides=set or ()), settings, opened)
         results().print(cost.table())
+        for remark in cost.advice:
+            remarks().print(remark, markup=False, soft_wrap=True)
         return
     from .train.job import pretrain as run
 

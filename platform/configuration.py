@@ -6,7 +6,7 @@ Knows no recipe: rooms bring their own models. Never repairs what it reads.
 import tomllib
 from collections.abc import Sequence
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -15,7 +15,13 @@ from .uris import uris_recorded
 
 
 class Configuration(BaseModel):
-    """What a TOML file becomes: frozen, strict about keys. Subclass it, one field a setting."""
+    """What a TOML file becomes: frozen, strict about keys. Subclass it, one field a setting.
+
+    Attributes:
+        either: settings of which one stands in for the other: laid over a file, it takes its place.
+    """
+
+    either: ClassVar[tuple[str, ...]] = ()
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
@@ -46,7 +52,7 @@ def parse_toml(
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{origin}: not valid TOML: {error}") from error
     for override in overrides:
-        _lay_over(values, override, origin)
+        _lay_over(values, override, kind, origin)
     return parse_values(values, kind, origin=origin)
 
 
@@ -71,7 +77,7 @@ def flat(values: Any, prefix: str = "") -> dict[str, object]:
     return found
 
 
-def _lay_over(values: dict[str, Any], override: str, origin: str) -> None:
+def _lay_over(values: dict[str, Any], override: str, kind: type[BaseModel], origin: str) -> None:
     key, equals, word = override.partition("=")
     if not equals or not key.strip():
         raise RecipeError(f"--set {override!r}: expected key=value, for example training.seed=7")
@@ -86,6 +92,10 @@ def _lay_over(values: dict[str, Any], override: str, origin: str) -> None:
         if not isinstance(inner, dict):
             raise RecipeError(f"{origin}: --set {override!r}: {name} is a value, not a table")
         table = inner
+    either = getattr(_model_at(kind, tables), "either", ())
+    if leaf in either:
+        for other in either:
+            table.pop(other, None)
     table[leaf] = value
 
 
@@ -103,15 +113,20 @@ def _explain(problem: Any, kind: type[BaseModel]) -> str:
 
 
 def _fields_at(kind: type[BaseModel], tables: Sequence[str]) -> list[str]:
+    return list(getattr(_model_at(kind, tables), "model_fields", {}))
+
+
+def _model_at(kind: type[BaseModel], tables: Sequence[str]) -> Any:
+    """The configuration that a table becomes; None where there is none."""
     current: Any = kind
     for name in tables:
         if name.isdigit():  # an index into an array of tables: the model stays the same
             continue
         field = getattr(current, "model_fields", {}).get(name)
         if field is None:
-            return []
+            return None
         current = _model_within(field.annotation)
-    return list(getattr(current, "model_fields", {}))
+    return current
 
 
 def _model_within(annotation: Any) -> Any:

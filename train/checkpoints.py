@@ -77,6 +77,7 @@ class CheckpointInfo:
         run_id: the run in the tracking store.
         versions: of what the training used.
         origin: whose weights it began with (see `starting.keep_start`); empty for fresh ones.
+        precision: what the recipe's came to; empty in checkpoints of before it was kept.
         format: of the checkpoint's folder.
     """
 
@@ -96,6 +97,7 @@ class CheckpointInfo:
     run_id: str = ""
     versions: dict[str, str] = field(default_factory=dict[str, str])
     origin: dict[str, Any] = field(default_factory=dict[str, Any])
+    precision: str = ""
     format: int = FORMAT
 
     @property

@@ -10,13 +10,16 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..corpus.cells import CellBatch
 from ..corpus.rooms import Rooms
 from ..platform.errors import NoCellsError
 from .encodings.rank_value import RankValueEncoding
 from .encodings.tokens import TokenBatch
+
+if TYPE_CHECKING:
+    from .recipe import TrainingRecipe
 
 _GROUPS_KEPT = 32
 """Groups whose packs' memory waits to be used again, at most: more than two steps often have."""
@@ -76,6 +79,16 @@ def plan_of(
     return Plan(n_groups=n_groups, groups_per_step=groups_per_step, n_steps=n_steps)
 
 
+def plan_for(training: "TrainingRecipe", n_cells: int, groups_per_step: int) -> Plan:
+    """The plan of a recipe over so many cells; see `plan_of`."""
+    return plan_of(
+        ceil(n_cells / training.cells_per_group),
+        groups_per_step=groups_per_step,
+        epochs=training.epochs,
+        steps=training.steps,
+    )
+
+
 class PreparedPack(Protocol):
     """A pack as an objective reads it."""
 
@@ -87,6 +100,11 @@ class PreparedPack(Protocol):
     @property
     def lengths(self) -> tuple[int, ...]:
         """Each cell's number of tokens."""
+        ...
+
+    @property
+    def n_laid(self) -> int:
+        """Tokens that the model runs over: those of the cells, and what fills or pads."""
         ...
 
     @property
@@ -119,6 +137,7 @@ class StepWork:
         n_masked: masked tokens of these packs.
         n_cells: their cells.
         n_tokens: their tokens.
+        n_laid: tokens that the model runs over: with those that fill or pad.
         sum_squares: the sum of the cells' squared numbers of tokens: what attention costs.
     """
 
@@ -127,6 +146,7 @@ class StepWork:
     n_masked: int
     n_cells: int
     n_tokens: int
+    n_laid: int
     sum_squares: int
 
 
@@ -203,6 +223,7 @@ class Feed:
             n_masked=sum(pack.n_masked for pack in packs),
             n_cells=len(lengths),
             n_tokens=sum(lengths),
+            n_laid=sum(pack.n_laid for pack in packs),
             sum_squares=sum(length * length for length in lengths),
         )
 

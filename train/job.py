@@ -28,10 +28,13 @@ from ..platform.screen import remarks
 from ..platform.session import ray_session
 from ..platform.settings import Settings
 from ..platform.tracking import Tracker, impatient, known_run, open_run
+from .advice import advice_of
 from .checkpoints import read_info
-from .feeding import plan_of
+from .devices import gpus_expected, refuse_on_this_machine, wants_gpus
+from .feeding import plan_for
+from .filling import may_be_static
 from .opening import opening_of
-from .preparing import prepare
+from .preparing import Prepared, prepare
 from .recipe import PretrainRecipe
 from .retention import newest_checkpoint
 from .runs import Run, RunFolder
@@ -105,6 +108,7 @@ def pretrain(
         command: what the user would type to resume.
 
     Raises:
+        RecipeError: the devices cannot do what the recipe asks.
         TrainingError: the folder holds another run, another process trains it, workers are lost
             more often than the recipe allows, or the loss is no number.
         CytolakeError: whatever corpus, vocabulary and checkpoints have to say.
@@ -118,6 +122,8 @@ def pretrain(
             _refuse_other(begun, recipe, corpus_uri, snapshot)
             if begun.state == "finished":
                 return _tell_the_rest(folder, begun, settings, tracker)
+        if settings.address is None:
+            refuse_on_this_machine(recipe, in_process=_in_this_process(recipe))
         if tracker is None:
             tracker = _tracker(settings, place.name, parent, begun)
         try:
@@ -158,10 +164,14 @@ def _begin(
 ) -> Run:
     corpus = Corpus.open(corpus_uri, snapshot=snapshot)
     selection = selection_of(recipe, corpus)
-    prepared = prepare(recipe, corpus, selection, settings)
+    on_gpus = gpus_expected(settings.address)
+    prepared = prepare(
+        recipe, corpus, selection, settings, measure=on_gpus and may_be_static(recipe)
+    )
     vocabulary, medians, start = prepared.vocabulary, prepared.medians, prepared.start
     if (measured := prepared.measured) is not None and measured.share < 1:
         remarks().print(measured.text, markup=False, soft_wrap=True)
+    _advise(recipe, selection.n_cells, prepared, on_gpus=on_gpus)
     folder.freeze_genes(vocabulary, medians)
     moments = recipe.start.moments
     run = Run(
@@ -183,6 +193,13 @@ def _begin(
     corpus.record_use("pretrain", run.name, where=data.where, part=data.part, uri=uri)
     folder.write(run)  # last: from here on the run can be gone on with
     return run
+
+
+def _advise(recipe: PretrainRecipe, n_cells: int, prepared: Prepared, *, on_gpus: bool) -> None:
+    plan = plan_for(recipe.training, n_cells, prepared.groups_per_step)
+    lengths = prepared.lengths.cells if prepared.lengths and on_gpus else ()
+    for remark in advice_of(recipe, plan.n_steps, lengths):
+        remarks().print(remark, markup=False, soft_wrap=True)
 
 
 def _refuse_other(
@@ -209,12 +226,7 @@ def _launch(
     folder.set_state("running")
     recipe = run.pretrain_recipe
     training = recipe.training
-    plan = plan_of(
-        -(-run.n_cells // training.cells_per_group),
-        groups_per_step=run.step_groups,
-        epochs=training.epochs,
-        steps=training.steps,
-    )
+    plan = plan_for(training, run.n_cells, run.step_groups)
     sender = Sender(folder, tracker)
     sender.start()
     try:
@@ -249,7 +261,7 @@ def _launch(
 
 def _workers(folder: RunFolder, recipe: PretrainRecipe, settings: Settings) -> Callable[[], object]:
     """What trains: this process, or Ray's workers."""
-    if recipe.engine.kind == "torch" and recipe.engine.workers == 1:
+    if _in_this_process(recipe):
         return lambda: work(folder.path)
 
     def fit() -> None:
@@ -259,13 +271,17 @@ def _workers(folder: RunFolder, recipe: PretrainRecipe, settings: Settings) -> C
     return fit
 
 
+def _in_this_process(recipe: PretrainRecipe) -> bool:
+    return recipe.engine.kind == "torch" and recipe.engine.workers == 1
+
+
 def _fit(folder: Path, recipe: PretrainRecipe) -> None:
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     n_workers = recipe.engine.workers
-    has_gpus = ray.cluster_resources().get("GPU", 0) >= n_workers
+    has_gpus = wants_gpus(int(ray.cluster_resources().get("GPU", 0)), n_workers)
     trainer = TorchTrainer(
         _train_function,
         train_loop_config={"folder": str(folder)},
@@ -289,10 +305,12 @@ def _fit(folder: Path, recipe: PretrainRecipe) -> None:
 
 
 def _train_function(config: dict[str, str]) -> None:
-    """What each of Ray's workers runs."""
+    """What each of Ray's workers runs, on the device that Ray gave it."""
+    from ray.train.torch import get_device
+
     from .worker import work
 
-    work(Path(config["folder"]))
+    work(Path(config["folder"]), get_device())
 
 
 @contextmanager

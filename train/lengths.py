@@ -32,6 +32,7 @@ class Lengths:
         mean_genes: mean number of gene tokens.
         error: standard error of `mean`; 0 where all cells of the selection were measured.
         n_without: cells without any gene token.
+        cells: each measured cell's number of tokens, group after group as the first epoch has them.
     """
 
     n_cells: int
@@ -40,6 +41,7 @@ class Lengths:
     mean_genes: float
     error: float
     n_without: int
+    cells: tuple[int, ...] = ()
 
 
 def measure_lengths(
@@ -67,17 +69,19 @@ def measure_lengths(
     if selection.n_cells > most:
         n_taken = max(1, most // cells_per_group)
     spread = np.linspace(0, len(all_groups) - 1, n_taken).round().astype(int)
-    positions = np.sort(np.concatenate([all_groups[number] for number in spread.tolist()]))
+    taken = np.concatenate([all_groups[number] for number in spread.tolist()])
+    positions = np.sort(taken)
     n_special = len(encoding.vocabulary.special)
-    lengths: list[int] = []
-    n_genes: list[int] = []
+    lengths_c, genes_c = np.zeros(len(positions)), np.zeros(len(positions))
     for begin in range(0, len(positions), _CELLS_AT_ONCE):
-        for batch in corpus.read(selection, positions[begin : begin + _CELLS_AT_ONCE]):
+        some = positions[begin : begin + _CELLS_AT_ONCE]
+        read = begin + np.argsort(selection.segment[some], kind="stable")  # as `read` gives them
+        for batch in corpus.read(selection, some):
             tokens = encoding.encode(batch)
-            lengths += tokens.lengths.tolist()
+            here, read = read[: batch.n_cells], read[batch.n_cells :]
+            lengths_c[here] = tokens.lengths
             genes_before = np.concatenate([[0], np.cumsum(tokens.tokens >= n_special)])
-            n_genes += np.diff(genes_before[tokens.offsets]).tolist()
-    lengths_c, genes_c = np.array(lengths, dtype=float), np.array(n_genes, dtype=float)
+            genes_c[here] = np.diff(genes_before[tokens.offsets])
     is_all = len(lengths_c) == selection.n_cells
     spread_of_mean = float(lengths_c.std(ddof=1) / np.sqrt(len(lengths_c))) if not is_all else 0.0
     return Lengths(
@@ -87,6 +91,7 @@ def measure_lengths(
         mean_genes=float(genes_c.mean()),
         error=spread_of_mean,
         n_without=int((genes_c == 0).sum()),
+        cells=tuple(lengths_c[np.searchsorted(positions, taken)].astype(int).tolist()),
     )
 
 

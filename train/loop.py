@@ -37,7 +37,8 @@ class Metrics:
         loss: mean cross-entropy at chosen tokens, in nats.
         accuracy: the share of all chosen tokens guessed right, also of those that the model sees.
         cells_per_s: cells learnt from a second.
-        tokens_per_s: real tokens a second: there is no padding.
+        tokens_per_s: real tokens a second; none that fills or pads.
+        filled: the share of the packs' room that real tokens take; the rest fills or pads.
         data_wait: the share of the time that the slowest rank waited for packs.
         learning_rate: of the last step.
         gradient_norm: of the last step, before clipping.
@@ -69,6 +70,7 @@ class Metrics:
     eta_s: float
     mask_accuracy: float | None = None
     skipped: int = 0
+    filled: float = 1.0
     mfu: float | None = None
     memory_gb: float = 0.0
     validation_loss: float | None = None
@@ -270,6 +272,7 @@ def learn(
         engine.step(rate),
         n_cells=work.n_cells,
         n_tokens=work.n_tokens,
+        n_laid=work.n_laid,
         sum_squares=work.sum_squares,
     )
 
@@ -295,8 +298,8 @@ def _metrics(
     roof: Roof | None,
 ) -> Metrics:
     guesses = [reading.right, reading.masked, reading.mask_right, reading.mask_asked]
-    sizes = [reading.cells, reading.tokens, reading.sum_squares]
-    loss, right, masked, mask_right, mask_asked, cells, tokens, squares = sum_over_ranks(
+    sizes = [reading.cells, reading.tokens, reading.laid, reading.sum_squares]
+    loss, right, masked, mask_right, mask_asked, cells, tokens, laid, squares = sum_over_ranks(
         [reading.loss, *guesses, *sizes]
     )
     mfu = None
@@ -318,6 +321,7 @@ def _metrics(
         eta_s=(plan.n_steps - step) * elapsed / len(reading.steps),
         mask_accuracy=mask_right / mask_asked if mask_asked else None,
         skipped=len(reading.skipped),
+        filled=tokens / laid if laid else 1.0,
         mfu=mfu,
     )
 

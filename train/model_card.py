@@ -5,7 +5,7 @@ weights, which is where Hugging Face shows it.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..corpus.medians import MediansSet
 from ..corpus.splits import DONOR
@@ -65,7 +65,7 @@ def model_card(
         "## Scores so far\n",
         _scores(info, reports),
         "## Settings\n",
-        _table(_settings(info.recipe)),
+        _table(_settings(info)),
         "The recipe, whole, is in `cytolake.json`.\n",
         "## Versions\n",
         _table(sorted(info.versions.items())),
@@ -170,9 +170,11 @@ def _scores(info: "CheckpointInfo", reports: Sequence[Mapping[str, float]]) -> s
     return _table(rows)
 
 
-def _settings(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
-    chosen = {part: recipe[part] for part in _SETTINGS if part in recipe}
-    return [(key, str(value)) for key, value in flat(chosen).items() if value is not None]
+def _settings(info: "CheckpointInfo") -> list[tuple[str, str]]:
+    chosen = flat({part: info.recipe[part] for part in _SETTINGS if part in info.recipe})
+    if chosen.get("training.precision") == "auto" and info.precision:
+        chosen["training.precision"] = f"auto, which came to {info.precision}"
+    return [(key, str(value)) for key, value in chosen.items() if value is not None]
 
 
 def _limits(info: "CheckpointInfo", reports: Sequence[Mapping[str, float]]) -> str:

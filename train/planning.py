@@ -17,10 +17,15 @@ from ..corpus.vocabularies import Vocabulary
 from ..platform.errors import RecipeError
 from ..platform.screen import table
 from ..platform.settings import Settings
-from .feeding import Plan, plan_of
+from .advice import advice_of
+from .feeding import Plan, plan_for
+from .filling import filling_of, may_be_static
 from .flops import BertShape, shape_of
+from .footprint import FLOAT, activation_bytes, as_bytes, chunk_bytes
 from .gene_door import Measured
 from .lengths import Lengths, groups_per_step
+from .objectives.masked_genes import ROWS_ON_GPU
+from .peak import Peak, Precision, known_peak
 from .preparing import prepare
 from .recipe import PretrainRecipe
 from .starting import find_start
@@ -28,10 +33,9 @@ from .vocabularies import official_set
 from .worker import selection_of
 
 MILLION = 1_000_000
-CHUNK_OF_GPU = 4096
-"""Rows that are scored together on a GPU (`objectives.masked_genes`); a CPU takes fewer."""
+_GPU = "H200"
+"""The GPU that is reckoned with where the recipe names no peak; see `peak.KNOWN`."""
 
-_FLOAT = 4
 _AROUND = ("<cls>", "<eos>")
 
 
@@ -75,13 +79,8 @@ class Cost:
         """Steps and their groups; None where the number of cells is not known."""
         if self.data is None:
             return None
-        training = self.recipe.training
-        return plan_of(
-            -(-self.data.selection.n_cells // training.cells_per_group),
-            groups_per_step=self.groups_per_step,
-            epochs=training.epochs,
-            steps=training.steps,
-        )
+        n_cells = self.data.selection.n_cells
+        return plan_for(self.recipe.training, n_cells, self.groups_per_step)
 
     @property
     def n_steps(self) -> int | None:
@@ -110,9 +109,26 @@ class Cost:
 
     def gpu_hours(self, cells: float) -> float:
         """Hours of one GPU for some cell passes, at the recipe's `[plan]`."""
-        plan = self.recipe.plan
         flops = cells * self.flops_a_cell(training=True)
-        return flops / (plan.mfu * plan.peak_tflops * 1e12) / 3600
+        return flops / (self.recipe.plan.mfu * self.peak.flops) / 3600
+
+    @property
+    def precision(self) -> Precision:
+        """The precision that is reckoned with: `auto` is bf16 on the GPU that is meant."""
+        return "fp32" if self.recipe.training.precision == "fp32" else "bf16"
+
+    @property
+    def peak(self) -> Peak:
+        """The peak of one GPU: the recipe's, or that of the data sheet at its precision."""
+        given, known = self.recipe.plan.peak_tflops, known_peak(_GPU, self.precision)
+        if given is None and known is not None:
+            return known
+        return Peak(flops=(given or 0.0) * 1e12, origin=f"plan.peak_tflops, {self.precision}")
+
+    @property
+    def advice(self) -> list[str]:
+        """What there is to say of the recipe, a line each."""
+        return advice_of(self.recipe, self.n_steps, self.lengths.cells)
 
     @property
     def memory(self) -> dict[str, int]:
@@ -121,19 +137,19 @@ class Cost:
         n, zero = self.shape.n_parameters, engine.kind == "deepspeed" and engine.zero_stage == 1
         rows = self.recipe.objective.share * training.pack_tokens
         return {
-            "weights": _FLOAT * n,
-            "gradients": _FLOAT * n,
-            "moments": 2 * _FLOAT * n // (engine.workers if zero else 1),
+            "weights": FLOAT * n,
+            "gradients": FLOAT * n,
+            "moments": 2 * FLOAT * n // (engine.workers if zero else 1),
             "activations of a pack": training.pack_tokens * activation_bytes(self.recipe),
             "scores of a chunk of hidden rows": chunk_bytes(
-                min(round(rows), CHUNK_OF_GPU), self.shape.width, self.shape.vocabulary_size
+                min(round(rows), ROWS_ON_GPU), self.shape.width, self.shape.vocabulary_size
             ),
         }
 
     @property
     def checkpoint_bytes(self) -> int:
         """Bytes of a checkpoint: weights and two moments; vocabulary and medians are small."""
-        return 3 * _FLOAT * self.shape.n_parameters
+        return 3 * FLOAT * self.shape.n_parameters
 
     @property
     def bytes_read(self) -> int | None:
@@ -189,6 +205,7 @@ class Cost:
                 f"{cells_a_step:,} cells, {cells_a_step * lengths.mean:,.0f} tokens",
                 f"{self.groups_per_step} groups of {training.cells_per_group} cells",
             ),
+            *self._pack_rows(),
             *self._amount_rows(),
             *self._disk_rows(),
         ]
@@ -199,9 +216,9 @@ class Cost:
             "moments": f"shared by {engine.workers} workers (ZeRO 1)"
             if engine.kind == "deepspeed" and engine.zero_stage == 1
             else "whole in each worker",
-            "activations of a pack": f"{training.pack_tokens:,} tokens, {training.precision}; as "
+            "activations of a pack": f"{training.pack_tokens:,} tokens, {self.precision}; as "
             "autograd keeps them on a CPU",
-            "scores of a chunk of hidden rows": f"at most {CHUNK_OF_GPU:,} rows, fp32, thrice; and "
+            "scores of a chunk of hidden rows": f"at most {ROWS_ON_GPU:,} rows, fp32, thrice; and "
             "the decoder's gradient",
         }
         rows = [
@@ -210,11 +227,20 @@ class Cost:
         total = ("memory a worker", as_bytes(sum(parts.values())), "the five above")
         return [*rows, total]
 
+    def _pack_rows(self) -> list[tuple[str, str, str]]:
+        if not may_be_static(self.recipe) or not any(self.lengths.cells):
+            return []
+        filling = filling_of(self.recipe, self.lengths.cells)
+        how = (
+            f"on a GPU: {filling.cells_per_group} cells are packed together, into packs of "
+            f"{filling.pack_tokens:,} tokens; elsewhere packs are as long as their cells"
+        )
+        return [("packs filled", f"{filling.share:.1%}", how)]
+
     def _amount_rows(self) -> list[tuple[str, str, str]]:
         recipe, passes, steps = self.recipe, self.cell_passes, self.n_steps
-        at = f"FLOPs / ({recipe.plan.mfu:g} MFU x {recipe.plan.peak_tflops:,g} TFLOP/s, bf16 dense)"
-        if recipe.training.precision == "fp32":
-            at += "; this recipe says fp32, which is slower"
+        peak = self.peak
+        at = f"FLOPs / ({recipe.plan.mfu:g} MFU x {peak.flops / 1e12:,g} TFLOP/s), {peak.origin}"
         what, cells = "", passes
         rows: list[tuple[str, str, str]] = []
         if self.data is None:
@@ -241,13 +267,15 @@ class Cost:
 
     def _disk_rows(self) -> list[tuple[str, str, str]]:
         kept = self.recipe.checkpoints.keep
+        has_best = self.recipe.checkpoints.keep_best and self.recipe.validation.part is not None
+        best = " and the best" if has_best else ""
         read = self.bytes_read
         return [
             ("a checkpoint", as_bytes(self.checkpoint_bytes), "weights and two moments, fp32"),
             (
                 "checkpoints kept",
-                as_bytes(kept * self.checkpoint_bytes),
-                f"the newest {kept}; one more while it is written",
+                as_bytes((kept + has_best) * self.checkpoint_bytes),
+                f"the newest {kept}{best}; one more while it is written",
             ),
             (
                 "read from the corpus",
@@ -311,42 +339,6 @@ def plan_cost(recipe: PretrainRecipe, settings: Settings, corpus: Corpus | None 
         data=data,
         measured=measured,
     )
-
-
-def chunk_bytes(n_rows: int, width: int, vocabulary_size: int) -> int:
-    """What `linear_cross_entropy` holds besides states: a chunk's scores, powers and gradient.
-
-    The decoder's gradient is made beside the one that the step adds it to.
-
-    Args:
-        n_rows: scored rows of a chunk.
-        width: of a hidden state.
-        vocabulary_size: number of tokens.
-    """
-    return _FLOAT * (3 * n_rows * vocabulary_size + vocabulary_size * width)
-
-
-def activation_bytes(recipe: PretrainRecipe) -> int:
-    """Bytes that autograd keeps of each token of a pack for the backward pass.
-
-    Counted in what a CPU's layers keep (see the test): of each layer in fp32 nine vectors of the
-    width and one of the feed-forward, in bf16 26 bytes for each width and two for each
-    feed-forward, and two masks where there is dropout; of the embeddings two vectors.
-    """
-    model = recipe.model
-    d, f, half = model.width, model.feed_forward, recipe.training.precision == "bf16"
-    a_layer = 26 * d + 2 * f if half else _FLOAT * (9 * d + f)
-    masks = 2 * d * (2 if half else _FLOAT) if model.hidden_dropout else 0
-    return model.layers * (a_layer + masks) + 2 * _FLOAT * d
-
-
-def as_bytes(n: float) -> str:
-    """Bytes in words, in powers of ten: 417.5 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:,.4g} {unit}"
-        n /= 1000
-    return f"{n:,.4g} TB"
 
 
 def _vocabulary(recipe: PretrainRecipe, settings: Settings) -> Vocabulary:

@@ -6,7 +6,7 @@ Knows no corpus, no torch and no engine. Shipped recipes lie in `recipes/*.toml`
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,6 +15,7 @@ from ..platform.configuration import Configuration
 from ..platform.errors import did_you_mean
 from ..platform.recipes import read_recipe
 from .families import FAMILIES
+from .model_recipe import EncodingRecipe, ModelRecipe
 
 
 def _either(values: Any, usual: str, other: str, *, default: int) -> Any:
@@ -83,49 +84,6 @@ class StartRecipe(Configuration):
         return self
 
 
-class EncodingRecipe(Configuration):
-    """How cells become tokens.
-
-    Attributes:
-        length: the most tokens of a cell; also the model's number of positions.
-    """
-
-    length: int = Field(default=2048, ge=2)
-
-
-class ModelRecipe(Configuration):
-    """The shape of the model; names and defaults follow Geneformer V1-10M's configuration.
-
-    Attributes:
-        layers: number of transformer layers.
-        width: width of a hidden state.
-        heads: number of attention heads; divides `width`.
-        feed_forward: width inside a layer's feed-forward part.
-        activation: `relu` or `gelu`.
-        hidden_dropout: dropout of embeddings and layer outputs.
-        attention_dropout: dropout of attention weights; 0 but in the padded layout, for packed
-            attention kernels have none.
-        initializer_range: standard deviation of fresh weights.
-        layer_norm_eps: epsilon of the layer norms.
-    """
-
-    layers: int = Field(default=6, ge=1)
-    width: int = Field(default=256, ge=2)
-    heads: int = Field(default=4, ge=1)
-    feed_forward: int = Field(default=512, ge=1)
-    activation: Literal["relu", "gelu"] = "relu"
-    hidden_dropout: float = Field(default=0.02, ge=0, lt=1)
-    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
-    initializer_range: float = Field(default=0.02, gt=0)
-    layer_norm_eps: float = Field(default=1e-12, gt=0)
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"heads = {self.heads} does not divide width = {self.width}")
-        return self
-
-
 class ObjectiveRecipe(Configuration):
     """What is hidden from the model.
 
@@ -164,12 +122,15 @@ class TrainingRecipe(Configuration):
         pack_tokens: the most tokens of one pack; at least the encoding's length.
         layout: `packed`: cells end to end, without padding; or `padded`, one cell a row, cells
             of like lengths together: the parity mode, which has the paper's attention dropout.
-        precision: `fp32`, or `bf16` for the model's arithmetic (weights stay fp32).
+        precision: `fp32`; `bf16` for the model's arithmetic (weights stay fp32); or `auto`: bf16
+            where each worker has a GPU that does it, else fp32, settled at the first launch.
         bad_steps: so many steps in a row whose gradient is not finite end the run; such a step
             changes nothing.
         log_seconds: how often metrics are written.
         max_hours: hours after which a launch stops with a checkpoint; the same command goes on.
     """
+
+    either: ClassVar[tuple[str, ...]] = ("cells_per_step", "tokens_per_step")
 
     seed: int = Field(default=42, ge=0)
     epochs: float = Field(default=3, gt=0)
@@ -179,7 +140,7 @@ class TrainingRecipe(Configuration):
     cells_per_group: int = Field(default=12, ge=1)
     pack_tokens: int = Field(default=8192, ge=2)
     layout: Literal["packed", "padded"] = "packed"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
     bad_steps: int = Field(default=5, ge=1)
     log_seconds: float = Field(default=5, ge=0)
     max_hours: float | None = Field(default=None, gt=0)
@@ -187,7 +148,7 @@ class TrainingRecipe(Configuration):
     @model_validator(mode="before")
     @classmethod
     def _one_global_batch(cls, values: Any) -> Any:
-        return _either(values, "cells_per_step", "tokens_per_step", default=144)
+        return _either(values, *cls.either, default=144)
 
     @property
     def groups_per_step(self) -> int | None:
@@ -213,6 +174,8 @@ class ValidationRecipe(Configuration):
 class OptimizerRecipe(Configuration):
     """AdamW and the course of its learning rate.
 
+    A `--set` of one of `warmup_steps` and `warmup_ratio` takes the other's place.
+
     Attributes:
         peak_lr: learning rate after the warm-up.
         schedule: `linear` or `cosine` decay to 0 at the last step, or `constant`.
@@ -224,6 +187,8 @@ class OptimizerRecipe(Configuration):
         weight_decay: decoupled decay, of matrices only (no biases, no layer norms).
         clip: largest global norm of a step's gradient; 0 for none.
     """
+
+    either: ClassVar[tuple[str, ...]] = ("warmup_steps", "warmup_ratio")
 
     peak_lr: float = Field(default=1e-3, gt=0)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -237,7 +202,7 @@ class OptimizerRecipe(Configuration):
     @model_validator(mode="before")
     @classmethod
     def _one_warmup(cls, values: Any) -> Any:
-        return _either(values, "warmup_steps", "warmup_ratio", default=10_000)
+        return _either(values, *cls.either, default=10_000)
 
     def warmup(self, n_steps: int) -> int:
         """Steps of warm-up of a run of `n_steps`; a ratio is rounded up, as Hugging Face does."""
@@ -264,6 +229,18 @@ class EngineRecipe(Configuration):
     threads: int = Field(default=1, ge=1)
     retries: int = Field(default=2, ge=0)
 
+    @field_validator("zero_stage", mode="before")
+    @classmethod
+    def _a_stage_that_resumes(cls, value: Any) -> Any:
+        if str(value) in ("2", "3"):
+            raise ValueError(
+                "ZeRO 2 and 3 are not offered: they speak with the other ranks in every pack's "
+                "backward pass, and ranks have unequal numbers. Tried, a step aborts (2) or "
+                "never ends (3), so there is nothing to resume. Take --set engine.zero_stage=1; "
+                "where memory is short, a smaller training.pack_tokens"
+            )
+        return value
+
 
 class CheckpointRecipe(Configuration):
     """What is kept for resuming.
@@ -284,12 +261,12 @@ class PlanRecipe(Configuration):
 
     Attributes:
         mfu: the share of the peak that is reached, in the model's own operations.
-        peak_tflops: dense bf16 TFLOP/s of one GPU: 989 for H100 SXM and H200 (NVIDIA's data
-            sheets, without sparsity).
+        peak_tflops: dense TFLOP/s of one GPU at the recipe's precision; where None those of an
+            H200, which are an H100 SXM's, too (`peak.KNOWN`).
     """
 
     mfu: float = Field(default=0.35, gt=0, le=1)
-    peak_tflops: float = Field(default=989, gt=0)
+    peak_tflops: float | None = Field(default=None, gt=0)
 
 
 class PretrainRecipe(Configuration):
@@ -329,6 +306,11 @@ class PretrainRecipe(Configuration):
             if named is not None:
                 return {**values, "vocabulary": {"set": "checkpoint"}}
         return values
+
+    def in_precision(self, precision: Literal["fp32", "bf16"]) -> Self:
+        """The same recipe with the precision that its own came to."""
+        training = self.training.model_copy(update={"precision": precision})
+        return self.model_copy(update={"training": training})
 
     @field_validator("family")
     @classmethod
@@ -374,9 +356,15 @@ class PretrainRecipe(Configuration):
                 f"training.cells_per_step = {training.cells_per_step} makes {n_groups} groups of "
                 f"{training.cells_per_group} cells with {rest} over; expected whole groups, one "
                 f"or more for each of {workers} workers: {least}, or a larger multiple of "
-                f"{training.cells_per_group}"
+                f"{training.cells_per_group}{_smaller_groups(training.cells_per_step, workers)}"
             )
         return self
+
+
+def _smaller_groups(cells_per_step: int, workers: int) -> str:
+    """The largest groups of which a step's cells make one for each worker, in words."""
+    fitting = [n for n in range(1, cells_per_step // workers + 1) if cells_per_step % n == 0]
+    return f"; or training.cells_per_group = {fitting[-1]}" if fitting else ""
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> PretrainRecipe:

@@ -53,6 +53,7 @@ class Run:
         groups_per_step: groups of cells in one optimizer step; 0 in runs begun before it was kept.
         tokens_per_cell: the measured mean that decided them; 0 where the recipe says cells.
         origin: whose weights it began with; empty for fresh ones. See `starting.py`.
+        precision: what the recipe's came to at the first launch; empty before it.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Run:
     groups_per_step: int = 0
     tokens_per_cell: float = 0.0
     origin: dict[str, Any] = field(default_factory=dict[str, Any])
+    precision: str = ""
 
     @property
     def step_groups(self) -> int:
@@ -140,6 +142,11 @@ class RunFolder:
         """Write where the run stands."""
         if (run := self.read()) is not None:
             self.write(replace(run, state=state))
+
+    def set_precision(self, precision: str) -> None:
+        """Write what the recipe's precision came to, for every launch after this one."""
+        if (run := self.read()) is not None:
+            self.write(replace(run, precision=precision))
 
     def freeze_genes(self, vocabulary: Vocabulary, medians: MediansSet) -> None:
         """Keep vocabulary and medians for every launch of the run."""

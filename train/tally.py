@@ -26,6 +26,7 @@ class Reading:
         mask_asked: chosen tokens that show `<mask>`, of the same packs.
         cells: cells of all packs.
         tokens: their tokens.
+        laid: tokens that the model ran over: with those that fill or pad.
         sum_squares: the sum of the cells' squared numbers of tokens.
         norm: of the last step's gradient, before clipping; the same on all ranks.
         steps: the steps, from 0.
@@ -40,6 +41,7 @@ class Reading:
     mask_asked: float
     cells: float
     tokens: float
+    laid: float
     sum_squares: float
     norm: float
     steps: tuple[int, ...]
@@ -57,7 +59,7 @@ class Tally:
         self._packs: list[tuple[Place, int]] = []
         self._norms: list[torch.Tensor] = []
         self._steps: list[int] = []
-        self._cells = self._tokens = self._sum_squares = 0
+        self._cells = self._tokens = self._laid = self._sum_squares = 0
 
     def add_pack(
         self, place: Place, loss: torch.Tensor, guesses: torch.Tensor, n_masked: int
@@ -68,13 +70,21 @@ class Tally:
         self._guesses.append(guesses.detach())
 
     def add_step(
-        self, step: int, norm: torch.Tensor, *, n_cells: int, n_tokens: int, sum_squares: int
+        self,
+        step: int,
+        norm: torch.Tensor,
+        *,
+        n_cells: int,
+        n_tokens: int,
+        n_laid: int,
+        sum_squares: int,
     ) -> None:
         """Note a step's gradient norm, shape (), and the sizes of its cells."""
         self._steps.append(step)
         self._norms.append(norm)
         self._cells += n_cells
         self._tokens += n_tokens
+        self._laid += n_laid
         self._sum_squares += sum_squares
 
     def read(self) -> Reading:
@@ -92,6 +102,7 @@ class Tally:
             mask_asked=mask_asked,
             cells=self._cells,
             tokens=self._tokens,
+            laid=self._laid,
             sum_squares=self._sum_squares,
             norm=norms[-1] if norms else math.nan,
             steps=tuple(self._steps),

@@ -22,6 +22,8 @@ from .runs import RunFolder
 
 _INTERVAL_S = 0.5
 _LONGEST_PAUSE_S = 60.0
+_FULL = 0.995
+"""Packs that real tokens fill so far are not spoken of."""
 _TAGGED = ("engine", "zero_stage", "n_ranks", "attention", "device", "precision", "host")
 
 
@@ -226,6 +228,8 @@ def note_of(row: Mapping[str, float], validation: str = "") -> str:
     words.append(f"chosen {100 * row['accuracy']:.1f} %")
     if "mfu" in row:
         words.append(f"MFU {100 * row['mfu']:.1f} %")
+    if row.get("filled", 1.0) < _FULL:
+        words.append(f"filled {100 * row['filled']:.0f} %")
     words += [
         f"wait {100 * row['data_wait']:.1f} %",
         f"lr {row['learning_rate']:.1e}",

@@ -32,13 +32,13 @@ from .checkpoints import (
     save_checkpoint,
     weights_of,
 )
+from .devices import device_here, settled_precision
 from .engines import Engine, TorchEngine, n_ranks, sum_over_ranks, this_rank
 from .families import FAMILIES
 from .feeding import Feed, Plan, plan_of
 from .flops import shape_of
 from .loop import LeftOut, LoopEnd, Metrics, train
 from .models.bert import PackedBert
-from .models.packed_attention import kernel_for
 from .objectives.masked_genes import MaskedGenes
 from .peak import Peak, Roof, peak_of
 from .recipe import PretrainRecipe
@@ -51,8 +51,12 @@ from .validation import Validation, validation_selection
 _STOP_INTERVAL_S = 0.2
 
 
-def work(folder: Path) -> LoopEnd:
+def work(folder: Path, device: torch.device | None = None) -> LoopEnd:
     """Train the run of a folder to its end, or until it is asked to stop.
+
+    Args:
+        folder: the run's.
+        device: what this worker was given; where None, in a plain process, the GPU if there is one.
 
     Raises:
         CytolakeError: anything this run cannot go on with; noted in the folder for the driver.
@@ -61,20 +65,24 @@ def work(folder: Path) -> LoopEnd:
     if (failure := run_folder.failure()) is not None:  # a retry cannot help: do not begin
         raise TrainingError(failure["message"])
     try:
-        return _work(run_folder)
+        return _work(run_folder, device or device_here())
     except CytolakeError as error:
         with suppress(StorageError, OSError):  # the disk may be what failed
             run_folder.write_failure(type(error).__name__, str(error))
         raise
 
 
-def _work(folder: RunFolder) -> LoopEnd:
+def _work(folder: RunFolder, device: torch.device) -> LoopEnd:
     run = folder.read()
     if run is None:
         raise TrainingError(f"{folder.path}: holds no run.json; start the run with its recipe")
-    recipe = run.pretrain_recipe
+    precision = settled_precision(run.pretrain_recipe, device, run.precision)
+    if this_rank() == 0 and not run.precision:
+        folder.set_precision(precision)
+    recipe = run.pretrain_recipe.in_precision(precision)
     torch.set_num_threads(recipe.engine.threads)
-    device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what is made without naming a device lies there, too
     corpus = Corpus.open(run.corpus_uri, snapshot=run.snapshot)
     selection = selection_of(recipe, corpus)
     if selection.digest != run.selection_digest:
@@ -93,9 +101,9 @@ def _work(folder: RunFolder) -> LoopEnd:
     n_done = read_info(start).step if start else 0
     if start is not None or moments:
         engine.restore(load_moments(start) if start else moments, n_done + steps_before(run.origin))
-    peak = peak_of(device, recipe.training.precision)
+    peak = peak_of(device, precision)
     folder.write_record(
-        this_rank(), _record(recipe, engine, device, n_done, peak) | {"passed_over": passed_over}
+        this_rank(), _record(objective, engine, n_done, peak) | {"passed_over": passed_over}
     )
     stream = Stream(
         corpus,
@@ -267,12 +275,8 @@ def _engine(recipe: PretrainRecipe, objective: MaskedGenes) -> Engine:
     return DeepSpeedStepper(objective, recipe.optimizer, recipe.engine.zero_stage)
 
 
-def _record(
-    recipe: PretrainRecipe, engine: Engine, device: torch.device, n_done: int, peak: Peak
-) -> dict[str, object]:
+def _record(objective: MaskedGenes, engine: Engine, n_done: int, peak: Peak) -> dict[str, object]:
     """What this worker is: nothing of it is what was asked for, all of it is what is there."""
-    half = recipe.training.precision == "bf16"
-    dtype = torch.bfloat16 if half else torch.float32
     return {
         "rank": this_rank(),
         "n_ranks": n_ranks(),
@@ -281,9 +285,9 @@ def _record(
         "engine": engine.name,
         "zero_stage": engine.zero_stage,
         "backend": distributed.get_backend() if distributed.is_initialized() else "none",
-        "device": str(device),
-        "attention": kernel_for(device, dtype),
-        "precision": recipe.training.precision,
+        "device": str(objective.model.device),
+        "attention": objective.attention,
+        "precision": objective.precision,
         "threads": torch.get_num_threads(),
         "peak_flops": peak.flops,
         "peak_origin": peak.origin,
@@ -311,6 +315,7 @@ def _info(
         run_id=run.run_id,
         versions=versions(),
         origin=run.origin,
+        precision=recipe.training.precision,
     )
 
 

@@ -57,6 +57,9 @@ def test_a_run_in_this_process_ends_in_a_checkpoint_and_a_full_record(run: Go, c
     assert (result.checkpoint, "model") in tracker.files
     assert result.records[0]["pid"] == os.getpid()
     assert result.records[0]["engine"] == "TorchEngine"
+    here = {name: result.records[0][name] for name in ("device", "attention", "precision")}
+    assert here == {"device": "cpu", "attention": "sdpa a cell", "precision": "fp32"}
+    assert {metrics["filled"] for _, metrics in tracker.metrics if "loss" in metrics} == {1.0}
 
 
 def test_a_run_is_on_record_in_the_corpus_once_however_often_it_is_called(run: Go, corpus: Corpus):
@@ -264,6 +267,7 @@ def test_two_workers_under_deepspeed_train_what_one_process_trains(run: Go):
     assert {record["engine"] for record in two.records} == {"DeepSpeedEngine"}
     assert {record["zero_stage"] for record in two.records} == {1}
     assert {record["backend"] for record in two.records} == {"gloo"}
+    assert {record["device"] for record in two.records} == {"cpu"}
     assert tracker.tags["engine"] == "DeepSpeedEngine"
     assert len(tracker.tags["pids"].split()) == 2
     assert len(two.metrics) == len(one.metrics) == 20

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from cytolake.corpus.medians import MediansSet
 from cytolake.corpus.store import Corpus
+from cytolake.corpus.stream import Stream
 from cytolake.corpus.vocabularies import Vocabulary
 from cytolake.platform.errors import TrainingError
 from cytolake.train.encodings.rank_value import RankValueEncoding
+from cytolake.train.encodings.tokens import TokenBatch
 from cytolake.train.lengths import groups_per_step, measure_lengths
 from cytolake.train.recipe import TrainingRecipe
 
@@ -52,6 +54,24 @@ def test_a_sample_is_whole_groups_the_same_each_time_and_near_the_mean_of_all(co
     assert some.n_cells == 48  # twelve groups of four
     assert 0 < some.error < 2
     assert abs(some.mean - whole.mean) < 4 * some.error
+
+
+@pytest.mark.parametrize("most", [1000, 40])
+def test_cells_are_told_group_after_group_as_the_stream_has_them(corpus: Corpus, most: int):
+    selection = corpus.select()
+    told = measure_lengths(
+        corpus, selection, encoding(60), seed=5, cells_per_group=4, most=most
+    ).cells
+    stream = Stream(corpus, selection, seed=5, cells_per_group=4)
+    groups = [
+        TokenBatch.concatenate([encoding(60).encode(batch) for batch in stream.group(0, number)])
+        for number in range(stream.n_groups)
+    ]
+    stream.close()
+    expected = [sorted(group.lengths.tolist()) for group in groups]
+    found = [sorted(told[first : first + 4]) for first in range(0, len(told), 4)]
+    assert len(found) == min(most // 4, 30)
+    assert found == [expected[round(n * 29 / (len(found) - 1))] for n in range(len(found))]
 
 
 def test_cells_without_a_known_gene_are_counted(corpus: Corpus):

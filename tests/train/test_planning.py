@@ -10,10 +10,11 @@ from cytolake.platform.configuration import parse_values
 from cytolake.platform.errors import RecipeError, VocabularyError
 from cytolake.platform.settings import Settings, load_settings
 from cytolake.train.checkpoints import load_checkpoint
+from cytolake.train.footprint import activation_bytes, as_bytes
 from cytolake.train.models.bert import bert_config, fresh_bert
 from cytolake.train.objectives.masked_genes import MaskedGenes
 from cytolake.train.packing import Pack
-from cytolake.train.planning import activation_bytes, as_bytes, plan_cost
+from cytolake.train.planning import plan_cost
 from cytolake.train.recipe import PretrainRecipe, load_recipe
 
 from .corpora import small_corpus
@@ -94,6 +95,24 @@ def test_moments_are_shared_under_zero_1_and_every_worker_reads_the_corpus(
     assert (one.bytes_read, four.bytes_read) == (stored, 4 * stored)  # few cells: read once
 
 
+def test_the_best_checkpoint_is_kept_besides_where_there_is_validation(
+    corpus: Corpus, tmp_path: Path
+):
+    split = {"kind": "donors", "fractions": {"learn": 0.5, "look": 0.5}}
+    parts = {"data": {"part": "learn"}, "validation": {"part": "look"}}
+    kept: list[str] = []
+    for more in ({}, {"split": split, **parts}):
+        result, _ = runner(corpus, tmp_path)(recipe(**more), f"run-{len(more)}")
+        cost = plan_cost(recipe(**more), Settings(home=tmp_path), corpus)
+        rows = {str(row["what"]): row for row in cost.rows()}
+        kept.append(str(rows["checkpoints kept"]["how"]))
+        most = {"the newest 2": 2, "the newest 2 and the best": 3}[kept[-1].split(";")[0]]
+        n_there = len(list((result.run_folder / "checkpoints").glob("step-*")))
+        assert n_there in (most - 1, most)  # the best may be one of the newest
+        assert rows["checkpoints kept"]["value"] == as_bytes(most * cost.checkpoint_bytes)
+    assert "the best" not in kept[0] and "the best" in kept[1]
+
+
 def test_nothing_is_written_and_nothing_starts(corpus: Corpus, tmp_path: Path):
     lake = Path(corpus.uri)
     before = files_of(lake)
@@ -123,9 +142,22 @@ def test_without_a_corpus_lengths_are_upper_bounds_and_say_so():
     # the roofline worked out for this model: 20.8 and 62.5 MFLOP a token at full length
     assert float(str(rows["FLOPs a token, forward"]["value"])) == pytest.approx(20.8e6, rel=0.005)
     assert float(str(rows["FLOPs a token, training"]["value"])) == pytest.approx(62.5e6, rel=0.005)
-    # 128 GFLOP a cell at 35 % of 989 TFLOP/s
-    assert cost.gpu_hours(1e6) == pytest.approx(1e6 * 128e9 / (0.35 * 989e12) / 3600, rel=0.01)
-    assert "35 MFU x 989 TFLOP/s" in str(rows["GPU hours a million cell passes"]["how"])
+    # 128 GFLOP a cell at 35 % of 67 TFLOP/s: the published precision is fp32
+    assert cost.gpu_hours(1e6) == pytest.approx(1e6 * 128e9 / (0.35 * 67e12) / 3600, rel=0.01)
+    assert "35 MFU x 67 TFLOP/s), data sheet of H200, fp32" in str(
+        rows["GPU hours a million cell passes"]["how"]
+    )
+
+
+@pytest.mark.parametrize("precision", ["bf16", "auto"])
+def test_hours_are_at_the_peak_of_the_precision_or_at_the_one_that_is_given(precision: str):
+    said = [f"training.precision={precision}"]
+    half = plan_cost(load_recipe("geneformer-v1-10m", said), official())
+    given = plan_cost(
+        load_recipe("geneformer-v1-10m", [*said, "plan.peak_tflops=98.9"]), official()
+    )
+    assert half.gpu_hours(1e6) == pytest.approx(1e6 * 128e9 / (0.35 * 989e12) / 3600, rel=0.01)
+    assert given.gpu_hours(1e6) == pytest.approx(10 * half.gpu_hours(1e6))
 
 
 def test_two_places_of_v2_are_for_special_tokens_that_are_never_hidden():

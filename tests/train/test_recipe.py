@@ -60,7 +60,10 @@ def test_a_recipe_can_be_a_file_of_ones_own(tmp_path: Path):
         ({"vocabulary": {"set": "checkpoint"}}, r"start\.checkpoint names none"),
         ({"start": {"moments": True}}, "no `checkpoint` is named"),
         ({"family": "genformer"}, "did you mean 'geneformer'"),
-        ({"engine": {"zero_stage": 3}}, "zero_stage"),
+        ({"engine": {"zero_stage": 2}}, "a step aborts .*zero_stage=1; where memory"),
+        ({"engine": {"zero_stage": 3}}, "zero_stage = 3: ZeRO 2 and 3 are not offered"),
+        ({"engine": {"zero_stage": 4}}, "zero_stage = 4"),
+        ({"training": {"precision": "fp16"}}, "precision = 'fp16'"),
         (
             {"objective": {"masked": 0.8, "random": 0.3}},
             r"masked = 0\.8 and random = 0\.3 are more",
@@ -68,7 +71,8 @@ def test_a_recipe_can_be_a_file_of_ones_own(tmp_path: Path):
     ],
     ids=[
         *("dropout", "heads", "pack", "groups", "workers", "part"),
-        *("two batches", "two warm-ups", "no start", "no moments", "family", "zero", "shares"),
+        *("two batches", "two warm-ups", "no start", "no moments", "family"),
+        *("zero 2", "zero 3", "zero 4", "precision", "shares"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(tables: dict[str, Any], message: str):
@@ -79,6 +83,21 @@ def test_what_cannot_work_is_refused_before_anything_starts(tables: dict[str, An
 def test_a_global_batch_that_does_not_go_round_is_refused_with_one_that_does():
     with pytest.raises(RecipeError, match=r"makes 1 groups of 12 .* 2 workers: 24, or a larger"):
         parse_values({"name": "x", "training": {"cells_per_step": 12}}, PretrainRecipe, origin="x")
+    more = ["engine.workers=8"]
+    with pytest.raises(RecipeError, match=r"8 workers: .*; or training\.cells_per_group = 18$"):
+        load_recipe("geneformer-v2-104m", more)
+    assert load_recipe("geneformer-v2-104m", [*more, "training.cells_per_group=18"])
+
+
+def test_what_is_laid_over_takes_the_place_of_what_it_excludes():
+    given = ["optimizer.warmup_ratio=0.1", "training.tokens_per_step=100000"]
+    recipe = load_recipe("geneformer-v1-10m", given)
+    assert (recipe.optimizer.warmup_steps, recipe.optimizer.warmup_ratio) == (None, 0.1)
+    assert (recipe.training.cells_per_step, recipe.training.tokens_per_step) == (None, 100_000)
+    back = load_recipe("geneformer-v2-104m", ["optimizer.warmup_steps=5"])
+    assert (back.optimizer.warmup_steps, back.optimizer.warmup_ratio) == (5, None)
+    with pytest.raises(RecipeError, match="has both"):
+        load_recipe("geneformer-tiny", ["optimizer={warmup_steps = 1, warmup_ratio = 0.1}"])
 
 
 def test_a_recipe_that_is_silent_has_144_cells_a_step_and_10000_steps_of_warm_up():

@@ -182,6 +182,8 @@ def test_a_terminal_sees_the_numbers_the_passed_over_checkpoint_and_the_outage(t
         watching.look()
     seen = screen.getvalue()
     assert "10/20" in seen and "loss 2.500 (held out 2.750)" in seen and "MFU 31.4 %" in seen
+    assert "filled" not in seen
+    assert "filled 73 %" in note_of({**ROW, "filled": 0.731})
     assert "12,346 tokens/s" in seen and "lr 1.0e-03" in seen and "wait 1.0 %" in seen
     assert "step-9 was cut" in seen and "loss 7.000" not in seen
     assert "the store is gone; training goes on" in seen and "is told again" in seen

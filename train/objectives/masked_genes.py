@@ -19,16 +19,17 @@ from torch import nn
 from ...corpus.rooms import Rooms
 from ..encodings.tokens import TokenBatch
 from ..models.bert import PackedBert
-from ..models.packed_attention import cell_of
+from ..models.packed_attention import cell_of, kernel_for
 from ..packing import Pack, empty_pack, packs_of, padded_packs_of
+from ..peak import Precision
 from ..static_packs import StaticPack, StaticShape, static_pack
 from .hashed_masks import Rule, count_hidden, hide, hide_within, rule_of
 from .linear_cross_entropy import graded, linear_cross_entropy
 
 PAD, MASK = 0, 1
 
-_CHUNK = {True: 256, False: 4096}
-"""Rows that are scored together, on a CPU or not: a CPU keeps a chunk's scores near."""
+ROWS_ON_CPU, ROWS_ON_GPU = 256, 4096
+"""Rows that are scored together: a CPU keeps a chunk's scores near."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,11 +65,13 @@ class MaskedPack:
         pack: the pack with its tokens replaced.
         rows: places of the chosen tokens. Shape (n_masked,), int64.
         labels: the tokens that stood there. Shape (n_masked,), int64.
+        padded: whether the model runs over it one cell a row, each as long as the longest.
     """
 
     pack: Pack
     rows: torch.Tensor
     labels: torch.Tensor
+    padded: bool = False
 
     @property
     def n_masked(self) -> int:
@@ -86,6 +89,11 @@ class MaskedPack:
         return self.pack.n_tokens
 
     @property
+    def n_laid(self) -> int:
+        """Number of tokens that the model runs over: with padding."""
+        return self.n_cells * max(self.lengths) if self.padded else self.n_tokens
+
+    @property
     def lengths(self) -> tuple[int, ...]:
         """Each cell's number of tokens."""
         return self.pack.lengths
@@ -100,7 +108,7 @@ class MaskedPack:
         if self.labels.device == device:
             return self
         pack, rows, labels = self.pack.to(device), self.rows.to(device), self.labels.to(device)
-        return MaskedPack(pack=pack, rows=rows, labels=labels)
+        return replace(self, pack=pack, rows=rows, labels=labels)
 
 
 class MaskedGenes(nn.Module):
@@ -152,6 +160,21 @@ class MaskedGenes(nn.Module):
             self._static_pass = torch.compile(self._static, fullgraph=True, dynamic=False)
             self._grade = torch.compile(graded, fullgraph=True, dynamic=False)
 
+    @property
+    def precision(self) -> Precision:
+        """The precision of the model's arithmetic."""
+        return "bf16" if self._half else "fp32"
+
+    @property
+    def attention(self) -> str:
+        """Which attention serves its packs, in words."""
+        if self._padded:
+            return "padded sdpa"
+        kernel = kernel_for(self.model.device, torch.bfloat16 if self._half else self.model.dtype)
+        if self._shape is None:
+            return kernel
+        return f"{kernel if kernel == 'varlen' else 'sdpa of whole packs'}, static packs"
+
     def packs(self, tokens: TokenBatch, budget: int, epoch: int, rooms: Rooms | None) -> list[Any]:
         """Some cells' packs of at most `budget` tokens, ready for `forward`.
 
@@ -174,7 +197,7 @@ class MaskedGenes(nn.Module):
 
     def prepare(self, pack: Pack, epoch: int) -> MaskedPack:
         """Choose and hide a pack's tokens for an epoch."""
-        return hide_in(pack, self._rules.at(epoch))
+        return replace(hide_in(pack, self._rules.at(epoch)), padded=self._padded)
 
     def nothing(self, epoch: int) -> Any:
         """A pack of weight 0, for a rank that has no cells in a step."""
@@ -211,7 +234,7 @@ class MaskedGenes(nn.Module):
             decoder.weight,
             decoder.bias,
             labels,
-            chunk=_CHUNK[device.type == "cpu"],
+            chunk=ROWS_ON_CPU if device.type == "cpu" else ROWS_ON_GPU,
             half=self._half,
             grade=grade,
         )
