@@ -12,10 +12,12 @@ import typer
 
 from .corpus_cli import corpus_app
 from .options import (
+    COMMAND,
     AddressOption,
     CorpusOption,
     SetOption,
     SnapshotOption,
+    command_line,
     corpus_uri,
     open_corpus,
     plain,
@@ -271,7 +273,14 @@ def submit(
         results().print(text, end="", markup=False, soft_wrap=True)
 
     n_verb_words = 2 if verb[0] in {"corpus", "resources", "recipes"} else 1
-    job, status = run(verb, settings, address=server, n_verb_words=n_verb_words, follow=follow)
+    job, status = run(
+        verb,
+        settings,
+        address=server,
+        n_verb_words=n_verb_words,
+        follow=follow if wait else None,
+        variables={COMMAND: command_line()},
+    )
     remarks().print(f"{job}: {status}")
     if status in ("FAILED", "STOPPED"):
         raise typer.Exit(1)

@@ -3,6 +3,9 @@
 Knows settings and where a corpus is; knows no verb. Imports nothing heavy before it must.
 """
 
+import os
+import shlex
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,6 +30,9 @@ AddressOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Lay a.b=value over the recipe; repeatable.")
 ]
+
+COMMAND = "CYTOLAKE_COMMAND"
+"""The variable that tells a submitted job the line by which its sender submitted it."""
 
 
 def corpus_uri(given: str | None, settings: Settings) -> str:
@@ -58,3 +64,8 @@ def with_address(settings: Settings, address: str | None) -> Settings:
 def plain(text: str) -> str:
     """Text for a console that would take `[` for a style."""
     return text.replace("[", "\\[")
+
+
+def command_line() -> str:
+    """The line that this command was given as, to be given again; of a job, its sender's."""
+    return os.environ.get(COMMAND) or shlex.join(["cytolake", *sys.argv[1:]])

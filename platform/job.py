@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -36,6 +36,7 @@ def submit(
     address: str,
     n_verb_words: int = 1,
     follow: Callable[[str], None] | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> tuple[str, str]:
     """Run `cytolake <words>` as a job of a cluster.
 
@@ -49,6 +50,7 @@ def submit(
         n_verb_words: how many of the first words are the verb: these name no file.
         follow: called with each new piece of the job's log until it ends; where None, the job is
             left running.
+        variables: more of the job's environment.
 
     Returns:
         The submission id, and the job's last known status.
@@ -67,7 +69,7 @@ def submit(
         rewritten = verb + _carry_files(arguments, carried)
         environment: dict[str, object] = {
             "working_dir": str(carried),
-            "env_vars": _environment(settings),
+            "env_vars": {**_environment(settings), **(variables or {})},
         }
         command = shlex.join(["python", "-m", "cytolake", *rewritten])
         try:
