@@ -5,7 +5,7 @@ weights, which is where Hugging Face shows it.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..corpus.medians import MediansSet
 from ..corpus.splits import DONOR

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cytolake.evaluate.recipe import load_recipe as load_question
 from cytolake.platform.configuration import parse_values
+from cytolake.train.filling import may_be_static
 from cytolake.train.recipe import PretrainRecipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +36,30 @@ def test_a_question_is_about_a_part_that_the_model_was_not_trained_on(page: str,
     assert trained.split is not None and question.part in trained.split.names
     assert question.part not in (trained.data.part, trained.validation.part)
     assert trained.data.part is not None
+
+
+TRAININGS = [
+    (page, line)
+    for page in PAGES
+    for line in commands_of(page, "pretrain")
+    if not line.split()[2].endswith(".toml")
+]
+
+
+@pytest.mark.parametrize(("page", "line"), TRAININGS)
+def test_a_training_is_of_a_recipe_that_takes_its_settings(page: str, line: str):
+    words = shlex.split(line)
+    settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+    assert load_recipe(words[2], settings).name == words[2]
+
+
+def test_the_fast_path_on_a_gpu_is_one_plain_process_whose_packs_have_one_shape():
+    [line] = [line for _, line in TRAININGS if "engine.kind=torch" in line]
+    settings = [word for word in line.split() if "=" in word]
+    given = load_recipe("geneformer-v1-10m", settings)
+    assert (given.engine.kind, given.engine.workers) == ("torch", 1)
+    assert may_be_static(given)
+    assert given.training.cells_per_group == given.training.cells_per_step
 
 
 def test_the_pages_ask_a_model_in_all_three_places():
