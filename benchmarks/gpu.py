@@ -11,8 +11,10 @@ A part that fails is told, and the parts after it run. The exit status is 1 wher
 2 where none failed but the time was up before all of them were begun, else 0.
 
 Tokens a second are end to end: counts in memory are encoded, packed, copied, masked and learnt
-from by the trainer's own loop. MFU is `flops.BertShape.training_flops` of real tokens, real
-squared lengths and chosen tokens, over seconds and the device's peak (`train/peak.py`).
+from by the trainer's own loop. Most timings have groups of cells that fill their packs; one has the
+cells a group, groups a step and tokens a pack of the shipped recipe. MFU is
+`flops.BertShape.training_flops` of real tokens, real squared lengths and chosen tokens, over
+seconds and the device's peak (`train/peak.py`).
 """
 
 import argparse

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from cytolake.train.recipe import load_recipe
 
-from benchmarks import gpu_checks
-from benchmarks.gpu import TINY
+from benchmarks.gpu import TINY, shipped
+from benchmarks.gpu_checks import check_equal_to_stock
 from benchmarks.gpu_parts import CheckFailedError, Report
 from benchmarks.pretraining_peers import Shape, stock_model
 
@@ -84,13 +85,19 @@ def test_a_check_that_fails_is_told_and_the_parts_after_it_run(
 
     report = Report(tmp_path, 1e9)
     cpu = torch.device("cpu")
-    monkeypatch.setattr(gpu_checks, "stock_model", other_weights)
-    report.run("equality", lambda: gpu_checks.check_equal_to_stock(report, TINY, cpu))
+    monkeypatch.setattr("benchmarks.gpu_checks.stock_model", other_weights)
+    report.run("equality", lambda: check_equal_to_stock(report, TINY, cpu))
     assert report.run("after it", lambda: 7) == 7
     assert report.failed == ["equality"]
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert "loss_apart is" in found["equality FAILED"]["error"]
     assert "static packs fp32 beside packed fp32" in found  # told although the one before failed
+
+
+def test_what_is_timed_as_shipped_is_what_the_recipe_says():
+    training = load_recipe("geneformer-v1-10m").training
+    groups = training.groups_per_step
+    assert shipped() == (training.cells_per_group, groups, training.pack_tokens)
 
 
 def test_a_number_over_its_bound_or_none_at_all_fails(tmp_path: Path):

@@ -3,7 +3,7 @@
 import pytest
 from cytolake.platform.configuration import parse_values
 from cytolake.platform.recipes import shipped
-from cytolake.train.flops import BertShape
+from cytolake.train.flops import shape_of
 from cytolake.train.recipe import PretrainRecipe, load_recipe
 
 from .official import official_config
@@ -38,13 +38,7 @@ def test_a_published_models_recipe_has_the_shape_of_its_configuration(name: str)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_models_recipe_has_its_number_of_parameters(name: str):
     recipe = load_recipe(name)
-    shape = BertShape(
-        layers=recipe.model.layers,
-        width=recipe.model.width,
-        feed_forward=recipe.model.feed_forward,
-        length=recipe.encoding.length,
-        vocabulary_size=VOCABULARY_SIZES[recipe.vocabulary.set],
-    )
+    shape = shape_of(recipe, VOCABULARY_SIZES[recipe.vocabulary.set])
     assert shape.n_parameters == PUBLISHED[name][1]
 
 
