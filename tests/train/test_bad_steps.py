@@ -1,6 +1,7 @@
 """Steps whose gradient is not finite: nothing changes, they are told, and too many end the run."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def test_bad_steps_before_a_stop_are_told_and_too_many_of_them_are_not_saved(
     told: list[LeftOut] = []
     run = small_run(vocabulary, medians)
     spoil(run, {4, 6})
-    options = {
+    options: dict[str, Any] = {
         "log_seconds": math.inf,
         "wants_stop": asked_after(7),
         "report_left_out": told.append,
