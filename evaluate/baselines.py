@@ -168,7 +168,9 @@ def fit_rank_unigram(
     )
 
 
-def smoothed_bins(counts_bg: NDArray[np.integer], strength: float) -> NDArray[np.float64]:
+def smoothed_bins(
+    counts_bg: NDArray[np.integer] | NDArray[np.floating], strength: float
+) -> NDArray[np.float64]:
     """How often each gene stands in a rank bin, smoothed with how often it stands anywhere.
 
     Args:
@@ -232,7 +234,7 @@ def log_normalised(
     return logs
 
 
-def _unigram(counts_bg: NDArray[np.integer]) -> NDArray[np.float64]:
+def _unigram(counts_bg: NDArray[np.integer] | NDArray[np.floating]) -> NDArray[np.float64]:
     counts_g = counts_bg.sum(axis=0)
     return (counts_g + 1.0) / (counts_g.sum() + len(counts_g))
 

@@ -105,8 +105,7 @@ def test_a_split_that_is_cut_otherwise_than_in_pretraining_is_refused_unless_ask
 def test_donors_on_both_sides_of_a_split_are_told(trained: Trained, tmp_path: Path):
     shares = {"pretraining": 0.9, "validation": 0.05, "evaluation": 0.05}  # too few donors
     split = {"kind": "donors", "or_cells": True, "fractions": shares}
-    values = {**PRETRAIN, "split": split, "training": {**PRETRAIN["training"], "steps": 1}}
-    recipe = parse_values(values, PretrainRecipe, origin="test")
+    recipe = parse_values({**PRETRAIN, "split": split}, PretrainRecipe, origin="test")
     corpus_uri = str(trained.corpus.folder)
     pretrain(corpus_uri, recipe, Settings(home=tmp_path), tracker=MemoryTracker())
     asked = a_recipe("masked", model=str(tmp_path / "runs" / "small"))

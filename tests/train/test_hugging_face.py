@@ -37,9 +37,10 @@ def a_folder(place: Path, n_tokens: int, **changes: Any) -> BertForMaskedLM:
     """A folder as stock transformers writes it, of random weights."""
     shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     shape |= {"intermediate_size": 32, "max_position_embeddings": 40, "hidden_act": "relu"}
-    values = {"layer_norm_eps": 1e-12, "pad_token_id": 0, "initializer_range": 0.3, **shape}
+    values: dict[str, Any] = {"layer_norm_eps": 1e-12, "pad_token_id": 0, **shape}
+    values |= {"initializer_range": 0.3, "vocab_size": n_tokens, **changes}
     torch.manual_seed(4)
-    model = BertForMaskedLM(BertConfig(**{**values, "vocab_size": n_tokens, **changes}))
+    model = BertForMaskedLM(BertConfig(**values))
     model.save_pretrained(place)
     return model
 
