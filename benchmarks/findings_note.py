@@ -315,8 +315,8 @@ def _limits(answers: Answers) -> str:
     return f"""## What this does not say
 
 - One study of one tissue, a panel of expressed genes of which a cell shows
-  {answers["plan"]["length"]} at most, minutes of training: the numbers are of these cells and these
-  budgets, and no law of scale can be read from three sizes.
+  {answers["plan"]["length"]} at most, small models, short training: the numbers are of these cells
+  and these budgets, and no law of scale can be read from three sizes.
 - One seed of training a size, and one untrained model beside it: intervals are over donors or
   cells, and how far another seed would lie off is in none of them.
 - No interval is corrected for their number: {_n_intervals(answers, "masked")} of guesses,
