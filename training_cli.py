@@ -14,6 +14,7 @@ from .options import (
     CorpusOption,
     SetOption,
     SnapshotOption,
+    command_line,
     corpus_uri,
     open_corpus,
     with_address,
@@ -70,5 +71,7 @@ def pretrain(
         load_recipe(recipe, overrides=set or ()),
         settings,
         snapshot=snapshot,
+        command=command_line(),
     )
     results().print(result.message, markup=False, soft_wrap=True)
+    raise typer.Exit(result.exit_status)

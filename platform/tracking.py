@@ -99,6 +99,7 @@ class MemoryTracker:
     texts: dict[str, str] = field(default_factory=lambda: {})
     figures: dict[str, Any] = field(default_factory=lambda: {})
     files: list[tuple[Path, str]] = field(default_factory=lambda: [])
+    folders: dict[str, list[str]] = field(default_factory=lambda: {})
     datasets: list[dict[str, object]] = field(default_factory=lambda: [])
     tags: dict[str, str] = field(default_factory=lambda: {})
     status: str = "RUNNING"
@@ -130,8 +131,8 @@ class MemoryTracker:
         self.files.append((path, folder))
 
     def log_folder(self, path: Path, folder: str) -> None:
-        """Keep the path."""
-        self.files.append((path, folder))
+        """Keep the names of the files."""
+        self.folders[folder] = sorted(str(file.relative_to(path)) for file in path.rglob("*"))
 
     def log_dataset(
         self, *, name: str, source: str, digest: str, context: str, n_rows: int
@@ -319,6 +320,17 @@ def open_run(
         place = _experiment_id(client, uri, experiment)
         run = client.create_run(place, run_name=name, tags=all_tags)
     return MLflowTracker(client, uri, run.info.run_id)
+
+
+def refuse_unreachable(uri: str) -> None:
+    """Ask a store anything, before work is done for it.
+
+    Raises:
+        TrackingError: the store cannot be reached.
+    """
+    client = _client(uri)
+    with _reaching(uri):
+        client.get_experiment_by_name(EXPERIMENT)
 
 
 def known_run(uri: str, run_id: str) -> MLflowTracker:

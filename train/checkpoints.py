@@ -16,7 +16,7 @@ drawn from (seed, step, cell), and the learning rate is a function of the step.
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -158,6 +158,8 @@ def save_checkpoint(
     keep: int = 2,
     reports: Sequence[Mapping[str, float]] = (),
     keep_best: bool = True,
+    maker: str = "",
+    may_publish: Callable[[], None] = lambda: None,
 ) -> Path:
     """Write a checkpoint into `folder`, then let all but the newest `keep` go, and the best.
 
@@ -173,6 +175,8 @@ def save_checkpoint(
         keep: how many checkpoints stay.
         reports: what the run has said so far, for the model card.
         keep_best: whether the best by validation loss stays besides.
+        maker: comes into the name of the folder while it is made.
+        may_publish: asked just before anything is published or removed; raises what forbids it.
 
     Returns:
         The checkpoint's folder.
@@ -181,7 +185,7 @@ def save_checkpoint(
         CheckpointError: the disk is full or the folder cannot be written; none is left half-made.
     """
     place = folder / folder_name(info.step)
-    making = folder / making_name(info.step)
+    making = folder / making_name(info.step, maker)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(making, ignore_errors=True)
@@ -199,10 +203,12 @@ def save_checkpoint(
             sync_file(path)
         text = json.dumps({"format": FORMAT, "files": listed}, indent=2)
         write_durably(making / "checkpoint.json", text.encode(), "checkpoint/list")
+        may_publish()
         publish_checkpoint(making, place)
         retain(folder, keep, keep_best=keep_best)
     except (OSError, StorageError, SafetensorError) as error:
         shutil.rmtree(making, ignore_errors=True)
+        may_publish()  # if not, whoever forbids it has taken the folder away
         raise CheckpointError(
             f"{place}: cannot be written: {error}; the checkpoints before it are whole. Make room "
             "or give another home, then run the same command again"

@@ -17,7 +17,7 @@ from ..platform.errors import VocabularyError
 from .lengths import Lengths
 
 Genes = tuple[Vocabulary, MediansSet]
-_TAKE_IT = (
+TAKE_IT = (
     'Take the checkpoint\'s own (vocabulary.set = "checkpoint"), or leave [start] out to train '
     "fresh weights"
 )
@@ -49,7 +49,9 @@ class Measured:
         )
 
 
-def refuse_other_genes(ours: Genes, theirs: Genes, *, chosen: str, checkpoint: str) -> None:
+def refuse_other_genes(
+    ours: Genes, theirs: Genes, *, chosen: str, checkpoint: str, way_out: str = TAKE_IT
+) -> None:
     """Refuse genes that are not those a checkpoint was trained with.
 
     Args:
@@ -57,6 +59,7 @@ def refuse_other_genes(ours: Genes, theirs: Genes, *, chosen: str, checkpoint: s
         theirs: those of the checkpoint.
         chosen: what to call the first, such as `vocabulary.set = "geneformer-v2"`.
         checkpoint: what to call the second.
+        way_out: what to do about it.
 
     Raises:
         VocabularyError: the digests of the vocabularies, or of the medians, differ.
@@ -68,7 +71,7 @@ def refuse_other_genes(ours: Genes, theirs: Genes, *, chosen: str, checkpoint: s
         if first == second:
             why = "the genes are the same, but their tokens or their other names are not"
         raise VocabularyError(
-            f"{chosen} has {_common(first, second)} of {checkpoint}: {why}. {_TAKE_IT}"
+            f"{chosen} has {_common(first, second)} of {checkpoint}: {why}. {way_out}"
         )
     if medians.digest != their_medians.digest:
         genes = np.array(vocabulary.gene_ids, dtype=object)
@@ -79,7 +82,7 @@ def refuse_other_genes(ours: Genes, theirs: Genes, *, chosen: str, checkpoint: s
         raise VocabularyError(
             f"the medians of {chosen} are not those of {checkpoint}: of the vocabulary's genes it "
             f"has a median for {_common(first, second)}; {n_equal:,} medians are equal. Genes "
-            f"would be ranked otherwise than the model learnt. {_TAKE_IT}"
+            f"would be ranked otherwise than the model learnt. {way_out}"
         )
 
 

@@ -12,7 +12,7 @@ import threading
 import uuid
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -27,12 +27,13 @@ from ..platform.progress import progress
 from ..platform.screen import remarks
 from ..platform.session import ray_session
 from ..platform.settings import Settings
-from ..platform.tracking import Tracker, impatient, known_run, open_run
+from ..platform.tracking import Tracker, impatient, known_run, open_run, refuse_unreachable
 from .advice import advice_of
 from .checkpoints import read_info
 from .devices import gpus_expected, refuse_on_this_machine, wants_gpus
 from .feeding import plan_for
 from .filling import may_be_static
+from .launches import Changes
 from .opening import opening_of
 from .preparing import Prepared, prepare
 from .recipe import PretrainRecipe
@@ -58,6 +59,8 @@ class PretrainResult:
         metrics: all reports, oldest first: see `loop.Metrics`.
         records: what each worker said it is: pid, engine, ZeRO stage, ...
         message: one line for the terminal; for a stopped run, how it goes on.
+        exit_status: what a command that ends so says: 0, or why it was stopped, as
+            docs/compatibility.md lists it.
     """
 
     status: Literal["finished", "stopped", "already finished"]
@@ -68,6 +71,11 @@ class PretrainResult:
     metrics: list[dict[str, float]]
     records: list[dict[str, Any]]
     message: str
+    exit_status: int
+
+
+_GO_ON_LATER = 75
+"""The exit status of a run that stopped without a signal: EX_TEMPFAIL of sysexits.h."""
 
 
 def run_folder_of(settings: Settings, name: str) -> Path:
@@ -118,28 +126,30 @@ def pretrain(
     folder = RunFolder(place)
     with folder.held(), impatient():
         begun = folder.read()
+        if begun is None and tracker is None:
+            refuse_unreachable(settings.tracking_uri)
         if begun is not None:
-            _refuse_other(begun, recipe, corpus_uri, snapshot)
+            begun.going_on_with(recipe)  # or it is refused, before anything is touched
+            _refuse_other_cells(begun, corpus_uri, snapshot)
             if begun.state == "finished":
                 return _tell_the_rest(folder, begun, settings, tracker)
+            tracker = tracker or known_run(settings.tracking_uri, begun.run_id)
         if settings.address is None:
             refuse_on_this_machine(recipe, in_process=_in_this_process(recipe))
-        if tracker is None:
-            tracker = _tracker(settings, place.name, parent, begun)
         try:
-            run = begun or _begin(folder, corpus_uri, recipe, settings, tracker, snapshot)
-            return _launch(folder, run, settings, tracker, console, command)
-        except CytolakeError:
-            with suppress(TrackingError):  # the next launch says RUNNING in any case
-                tracker.finish("FAILED")
+            run = begun or _begin(folder, corpus_uri, recipe, settings, snapshot)
+            if tracker is None:  # opened last: nobody has to end it if preparing is cut short
+                tracker = open_run(settings.tracking_uri, place.name, parent=parent)
+            if begun is None:
+                run = replace(run, run_id=tracker.run_id)
+                folder.write(run)  # from here on the run can be gone on with
+            run, changed = run.going_on_with(recipe)
+            return _launch(folder, run, changed, settings, tracker, console, command)
+        except BaseException as error:
+            if tracker is not None:
+                with suppress(TrackingError):  # the next launch says RUNNING in any case
+                    tracker.finish("FAILED" if isinstance(error, Exception) else "KILLED")
             raise
-
-
-def _tracker(settings: Settings, name: str, parent: str | None, begun: Run | None) -> Tracker:
-    """A new run, which the store must be there for; one that was begun goes on without it."""
-    if begun is not None:
-        return known_run(settings.tracking_uri, begun.run_id)
-    return open_run(settings.tracking_uri, name, parent=parent)
 
 
 def _tell_the_rest(
@@ -159,9 +169,9 @@ def _begin(
     corpus_uri: str,
     recipe: PretrainRecipe,
     settings: Settings,
-    tracker: Tracker,
     snapshot: int | str | None,
 ) -> Run:
+    """Prepare a run's folder, but for run.json; in the tracking store nothing is begun yet."""
     corpus = Corpus.open(corpus_uri, snapshot=snapshot)
     selection = selection_of(recipe, corpus)
     on_gpus = gpus_expected(settings.address)
@@ -182,16 +192,17 @@ def _begin(
         snapshot=corpus.snapshot,
         selection_digest=selection.digest,
         n_cells=selection.n_cells,
-        run_id=tracker.run_id,
+        run_id="",
         groups_per_step=prepared.groups_per_step,
         tokens_per_cell=prepared.lengths.mean if prepared.lengths else 0.0,
         origin=keep_start(start, folder.path, moments=moments) if start else {},
+        vocabulary_digest=vocabulary.digest,
+        medians_digest=medians.digest,
     )
     data, uri = recipe.data, str(folder.path)
     held_out = validation_selection(recipe, corpus)
     folder.write_opening(opening_of(run, recipe, vocabulary, medians, held_out, prepared.remarks))
     corpus.record_use("pretrain", run.name, where=data.where, part=data.part, uri=uri)
-    folder.write(run)  # last: from here on the run can be gone on with
     return run
 
 
@@ -202,10 +213,7 @@ def _advise(recipe: PretrainRecipe, n_cells: int, prepared: Prepared, *, on_gpus
         remarks().print(remark, markup=False, soft_wrap=True)
 
 
-def _refuse_other(
-    run: Run, recipe: PretrainRecipe, corpus_uri: str, snapshot: int | str | None
-) -> None:
-    run.refuse_other_recipe(recipe)
+def _refuse_other_cells(run: Run, corpus_uri: str, snapshot: int | str | None) -> None:
     now = Corpus.open(corpus_uri, snapshot)
     if now.uuid != run.corpus_uuid or (snapshot is not None and now.snapshot != run.snapshot):
         raise TrainingError(
@@ -217,13 +225,14 @@ def _refuse_other(
 def _launch(
     folder: RunFolder,
     run: Run,
+    changed: Changes,
     settings: Settings,
     tracker: Tracker,
     console: Console | None,
     command: str,
 ) -> PretrainResult:
-    folder.begin_launch()
-    folder.set_state("running")
+    launch = folder.begin_launch(changed)
+    folder.write(replace(run, state="running"))
     recipe = run.pretrain_recipe
     training = recipe.training
     plan = plan_for(training, run.n_cells, run.step_groups)
@@ -231,10 +240,10 @@ def _launch(
     sender.start()
     try:
         with (
-            _stopping(folder),
+            _stopping(folder) as heard,
             progress(f"pretrain {run.name}", plan.n_steps, "steps", console=console) as bar,
         ):
-            work_of_all = _workers(folder, recipe, settings)
+            work_of_all = _workers(folder, recipe, settings, launch)
             error = in_background(work_of_all, Watching(folder, bar, sender))
         end = folder.end()
         if end is None:
@@ -256,17 +265,20 @@ def _launch(
         message += f"; {left}; the same command tells it"
     for remark in folder.records()[0]["passed_over"]:
         message += f"; {remark}"
-    return _result(folder, status, message)
+    exit_status = 128 + heard[-1] if heard else _GO_ON_LATER
+    return _result(folder, status, message, 0 if status == "finished" else exit_status)
 
 
-def _workers(folder: RunFolder, recipe: PretrainRecipe, settings: Settings) -> Callable[[], object]:
+def _workers(
+    folder: RunFolder, recipe: PretrainRecipe, settings: Settings, launch: str
+) -> Callable[[], object]:
     """What trains: this process, or Ray's workers."""
     if _in_this_process(recipe):
-        return lambda: work(folder.path)
+        return lambda: work(folder.path, launch)
 
     def fit() -> None:
         with ray_session(settings.address, n_cpus=None):
-            _fit(folder.path, recipe)
+            _fit(folder.path, recipe, launch)
 
     return fit
 
@@ -275,7 +287,7 @@ def _in_this_process(recipe: PretrainRecipe) -> bool:
     return recipe.engine.kind == "torch" and recipe.engine.workers == 1
 
 
-def _fit(folder: Path, recipe: PretrainRecipe) -> None:
+def _fit(folder: Path, recipe: PretrainRecipe, launch: str) -> None:
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -284,7 +296,7 @@ def _fit(folder: Path, recipe: PretrainRecipe) -> None:
     has_gpus = wants_gpus(int(ray.cluster_resources().get("GPU", 0)), n_workers)
     trainer = TorchTrainer(
         _train_function,
-        train_loop_config={"folder": str(folder)},
+        train_loop_config={"folder": str(folder), "launch": launch},
         scaling_config=ScalingConfig(
             num_workers=n_workers,
             use_gpu=has_gpus,
@@ -310,24 +322,29 @@ def _train_function(config: dict[str, str]) -> None:
 
     from .worker import work
 
-    work(Path(config["folder"]), get_device())
+    work(Path(config["folder"]), config["launch"], get_device())
 
 
 @contextmanager
-def _stopping(folder: RunFolder) -> Generator[None]:
-    """SIGINT and SIGTERM ask the workers for a checkpoint and an end; a second SIGINT is sharp."""
+def _stopping(folder: RunFolder) -> Generator[list[int]]:
+    """SIGINT and SIGTERM ask the workers for a checkpoint and an end; a second SIGINT is sharp.
+
+    Gives the numbers of the signals that were heard.
+    """
+    heard: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield heard
         return
 
     def ask(number: int, _: FrameType | None) -> None:
         if number == signal.SIGINT and folder.is_asked_to_stop():
             raise KeyboardInterrupt
+        heard.append(number)
         folder.ask_to_stop()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield heard
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -351,7 +368,10 @@ def _cause(folder: RunFolder, run: Run, error: Exception | None) -> CytolakeErro
 
 
 def _result(
-    folder: RunFolder, status: Literal["finished", "stopped", "already finished"], message: str
+    folder: RunFolder,
+    status: Literal["finished", "stopped", "already finished"],
+    message: str,
+    exit_status: int = 0,
 ) -> PretrainResult:
     run = folder.read()
     if run is None:
@@ -370,4 +390,5 @@ def _result(
         metrics=folder.metrics(),
         records=folder.records(),
         message=message,
+        exit_status=exit_status,
     )

@@ -8,7 +8,7 @@ group, pack), so that a resumed run, or one on another number of ranks, draws th
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -111,6 +111,7 @@ def train(
     seed: int,
     start: int = 0,
     log_seconds: float = 5.0,
+    reported: Collection[int] = (),
     report: Callable[[Metrics], None] = lambda metrics: None,
     report_left_out: Callable[[LeftOut], None] = lambda left_out: None,
     stop_after: int = 1,
@@ -135,7 +136,10 @@ def train(
         optimizer: the course of the learning rate.
         seed: of dropout.
         start: steps already done.
-        log_seconds: how often `report` is called; rank 0's clock decides.
+        log_seconds: how often `report` is called; rank 0's clock decides. It is called before
+            every save, too, so that no report has steps on both sides of a checkpoint.
+        reported: later steps that were reported before, on rank 0: they are done again, and
+            reported at these very steps and no others, so that no cell is told of twice.
         report: told the metrics, on every rank alike.
         report_left_out: told, on every rank alike and before `report`, of steps that updated
             nothing.
@@ -154,11 +158,12 @@ def train(
         TrainingError: the gradient was not finite for `stop_after` steps in a row.
     """
     tally, began, waited, in_a_row = Tally(), time.perf_counter(), feed.waited_s, 0
-    saved = reported = start
+    saved = told = start
+    replayed = max(reported, default=0)
 
     def tell(done: int, validate: Callable[[], Validated] | None) -> None:
         """Read what came since the last report, and report it; on every rank alike."""
-        nonlocal began, waited, in_a_row, reported
+        nonlocal began, waited, in_a_row, told
         reading = tally.read()
         elapsed = time.perf_counter() - began
         wait, memory = _largest([(feed.waited_s - waited) / elapsed, peak_memory()])
@@ -180,18 +185,20 @@ def train(
                 validation_mask_accuracy=validated.mask_accuracy if validated else None,
             )
         )
-        began, waited, reported = time.perf_counter(), feed.waited_s, done
+        began, waited, told = time.perf_counter(), feed.waited_s, done
 
     for step in range(start, plan.n_steps):
         work = feed.work(step)
         is_due = time.perf_counter() - began >= log_seconds
+        if step + 1 <= replayed:
+            is_due = step + 1 in reported
         says_due = float(is_due and this_rank() == 0)
         says_late = float(this_rank() == 0 and time.monotonic() >= deadline)
         n_masked, stop, due, late = sum_over_ranks(
             [float(work.n_masked), float(wants_stop()), says_due, says_late]
         )
         if stop or late:
-            if reported < step:
+            if told < step:
                 tell(step, None)
             if saved < step:
                 save(step)

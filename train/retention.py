@@ -37,9 +37,9 @@ def folder_name(step: int) -> str:
     return f"{PREFIX}{step:08d}"
 
 
-def making_name(step: int) -> str:
-    """What a checkpoint's folder is called until it is whole."""
-    return f".{folder_name(step)}.making"
+def making_name(step: int, maker: str = "") -> str:
+    """What a checkpoint's folder is called until it is whole; no two makers have the same."""
+    return f".{folder_name(step)}.{maker}.making" if maker else f".{folder_name(step)}.making"
 
 
 def checkpoints_in(folder: Path) -> list[Path]:

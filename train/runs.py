@@ -6,7 +6,8 @@
     metrics.jsonl                     one line a report, each step once
     left-out.jsonl                    steps that updated nothing, and the cells that they had
     record-0.json, record-1.json ...  what each worker says it is
-    launch.json                       when the last launch began
+    launch.json                       the last launch: its id, and when it began
+    launches.jsonl                    every launch, and the settings that it had otherwise
     end.json, failure.json            how it ended
     stop                              there while the workers are asked to stop
     system-NODE.jsonl                 what each node was doing
@@ -19,6 +20,7 @@ Knows no Ray, no torch and no model: driver and workers meet here and nowhere el
 import fcntl
 import json
 import time
+import uuid
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -27,10 +29,11 @@ from typing import Any, Literal
 
 from ..corpus.medians import MediansSet
 from ..corpus.vocabularies import Vocabulary
-from ..platform.configuration import flat, parse_values
-from ..platform.errors import TrainingError
-from ..platform.refusals import storing_in
+from ..platform.configuration import parse_values
+from ..platform.errors import TrainingError, VocabularyError
 from ..platform.storage import write_durably
+from .launches import MAY_CHANGE, Changes, changes
+from .lines import add_line, rows_of
 from .recipe import PretrainRecipe
 
 State = Literal["running", "stopped", "finished"]
@@ -42,7 +45,7 @@ class Run:
 
     Attributes:
         name: of the run and its folder.
-        recipe: the recipe, whole.
+        recipe: the recipe, whole, as the last launch had it.
         corpus_uri: the corpus.
         corpus_uuid: the corpus, whatever its place.
         snapshot: the snapshot read; pinned at the first start.
@@ -54,6 +57,8 @@ class Run:
         tokens_per_cell: the measured mean that decided them; 0 where the recipe says cells.
         origin: whose weights it began with; empty for fresh ones. See `starting.py`.
         precision: what the recipe's came to at the first launch; empty before it.
+        vocabulary_digest: the vocabulary it was begun with; empty in runs begun before it was kept.
+        medians_digest: the medians, likewise.
     """
 
     name: str
@@ -69,6 +74,8 @@ class Run:
     tokens_per_cell: float = 0.0
     origin: dict[str, Any] = field(default_factory=dict[str, Any])
     precision: str = ""
+    vocabulary_digest: str = ""
+    medians_digest: str = ""
 
     @property
     def step_groups(self) -> int:
@@ -80,32 +87,57 @@ class Run:
         """The recipe, parsed."""
         return parse_values(self.recipe, PretrainRecipe, origin=f"recipe of run {self.name}")
 
-    def refuse_other_recipe(self, recipe: PretrainRecipe) -> None:
-        """Refuse to go on with another recipe; what `--plan` reckons with is not part of it.
+    def going_on_with(self, recipe: PretrainRecipe) -> tuple["Run", Changes]:
+        """The run under a recipe that differs in what may change, and how it differs.
 
         Raises:
-            TrainingError: a setting differs from the one that the run was begun with.
+            TrainingError: a setting differs that decides cells, order or loss; or there are more
+                workers than groups in a step.
         """
-        # Both are parsed by the code of today: settings that came since then have their defaults.
-        given, begun = (
-            flat(each.model_dump(mode="json", exclude={"plan"}))
-            for each in (recipe, self.pretrain_recipe)
-        )
-        differing = sorted(key for key in given | begun if given.get(key) != begun.get(key))
-        if differing:
-            key = differing[0]
+        differing = changes(self.pretrain_recipe, recipe)
+        refused = [key for key in differing if key not in MAY_CHANGE]
+        if refused:
+            key, (before, now) = refused[0], differing[refused[0]]
             raise TrainingError(
-                f"the run {self.name} was begun with {key} = {begun.get(key)!r}, the recipe now "
-                f"says {given.get(key)!r} ({len(differing)} settings differ); give it another name"
+                f"the run {self.name} was begun with {key} = {before!r}, the recipe now "
+                f"says {now!r} ({len(refused)} settings differ that decide what is learnt); "
+                "give it another name"
             )
+        if recipe.engine.workers > self.step_groups:
+            raise TrainingError(
+                f"a step of the run {self.name} is {self.step_groups} groups of cells, and "
+                f"{recipe.engine.workers} workers need one each; expected engine.workers = "
+                f"{self.step_groups} or fewer"
+            )
+        return replace(self, recipe=recipe.model_dump(mode="json")), differing
+
+    def refuse_other_genes(self, folder: Path, vocabulary: Vocabulary, medians: MediansSet) -> None:
+        """Refuse genes that are not those the run was begun with.
+
+        Raises:
+            VocabularyError: the digest of one of the two is another.
+        """
+        for name, found, begun in (
+            ("vocabulary", vocabulary.digest, self.vocabulary_digest),
+            ("medians", medians.digest, self.medians_digest),
+        ):
+            if begun and found != begun:
+                raise VocabularyError(
+                    f"{folder / name}.json: holds {found:.12}, the run {self.name} was begun with "
+                    f"{begun:.12}; put the file of before back, or remove {folder} to begin anew"
+                )
 
 
 class RunFolder:
-    """The files of one run."""
+    """The files of one run.
 
-    def __init__(self, path: Path) -> None:
-        """Name the folder; nothing is made."""
-        self.path = path
+    A worker of a launch that is over may live on where its driver was lost. It says by which
+    launch it was started, and is refused whatever it would write once there is a later one.
+    """
+
+    def __init__(self, path: Path, launch: str | None = None) -> None:
+        """Name the folder; nothing is made. `launch`: whose worker this is; None for no worker."""
+        self.path, self.worker_of = path, launch
 
     @property
     def checkpoints(self) -> Path:
@@ -145,6 +177,7 @@ class RunFolder:
 
     def set_precision(self, precision: str) -> None:
         """Write what the recipe's precision came to, for every launch after this one."""
+        self.refuse_other_launch()
         if (run := self.read()) is not None:
             self.write(replace(run, precision=precision))
 
@@ -155,17 +188,43 @@ class RunFolder:
 
     def genes(self) -> tuple[Vocabulary, MediansSet]:
         """The frozen vocabulary and medians."""
-        vocabulary = (self.path / "vocabulary.json").read_text(encoding="utf-8")
-        medians = (self.path / "medians.json").read_text(encoding="utf-8")
-        return Vocabulary.from_json(vocabulary), MediansSet.from_json(medians)
+        return genes_in(self.path)
 
     # ------------------------------------------------------------- one launch
 
-    def begin_launch(self) -> None:
-        """Forget how the launch before ended."""
+    def begin_launch(self, changed: Changes | None = None) -> str:
+        """Forget how the launch before ended; gives the new one's id.
+
+        Args:
+            changed: the settings that the launch before had otherwise.
+        """
+        launch = {"id": uuid.uuid4().hex[:12], "time": time.time()}
+        self._write_json("launch.json", launch)
         for path in (*self.path.glob("record-*.json"), *self._flags()):
             path.unlink(missing_ok=True)
-        self._write_json("launch.json", {"time": time.time()})
+        add_line(self.path / "launches.jsonl", {**launch, "changed": changed or {}})
+        return str(launch["id"])
+
+    def launches(self) -> list[dict[str, Any]]:
+        """Every launch: `id`, `time`, and `changed`: the settings it had otherwise, with both."""
+        return rows_of(self.path / "launches.jsonl")
+
+    def launch(self) -> str | None:
+        """The id of the last launch; None before the first one."""
+        launch = self._read_json("launch.json")
+        return launch.get("id") if launch else None
+
+    def refuse_other_launch(self) -> None:
+        """Refuse to write for a launch that is over.
+
+        Raises:
+            TrainingError: the run was launched again since this worker began.
+        """
+        if self.worker_of is not None and (newest := self.launch()) != self.worker_of:
+            raise TrainingError(
+                f"the run {self.path.name} was launched again ({newest}): this worker is of the "
+                f"launch {self.worker_of} before it, ends here and writes nothing more"
+            )
 
     def launched_at(self) -> float:
         """When the launch began, in seconds of the wall clock; now, where nobody launched it."""
@@ -182,6 +241,7 @@ class RunFolder:
 
     def write_record(self, rank: int, record: Mapping[str, object]) -> None:
         """Keep what a worker says it is."""
+        self.refuse_other_launch()
         self._write_json(f"record-{rank}.json", record)
 
     def records(self) -> list[dict[str, Any]]:
@@ -191,6 +251,7 @@ class RunFolder:
 
     def write_end(self, step: int, why: str) -> None:
         """Say how the launch ended."""
+        self.refuse_other_launch()
         self._write_json("end.json", {"step": step, "why": why})
 
     def end(self) -> dict[str, Any] | None:
@@ -199,6 +260,7 @@ class RunFolder:
 
     def write_failure(self, kind: str, message: str) -> None:
         """Keep an error of ours for the driver: the first one is the cause."""
+        self.refuse_other_launch()
         if not (self.path / "failure.json").exists():
             self._write_json("failure.json", {"kind": kind, "message": message})
 
@@ -210,27 +272,34 @@ class RunFolder:
 
     def add_metrics(self, metrics: Mapping[str, float]) -> None:
         """Add a report."""
-        path = self.path / "metrics.jsonl"
-        with storing_in(self.path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(metrics) + "\n")
+        self.refuse_other_launch()
+        add_line(self.path / "metrics.jsonl", metrics)
 
     def metrics(self) -> list[dict[str, float]]:
         """All reports so far, each step once; a line cut short by a crash is left out."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-        return [json.loads(line) for line in lines]
+        return rows_of(self.path / "metrics.jsonl")
 
     def add_left_out(self, steps: Sequence[int], cell_ids: Sequence[int]) -> None:
         """Note steps that updated nothing, and the cells of the packs whose loss was not finite."""
+        self.refuse_other_launch()
         note = {"steps": list(steps), "cell_ids": list(cell_ids)}
-        with self.left_out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(note) + "\n")
+        add_line(self.left_out, note)
 
-    def forget_metrics_after(self, step: int) -> None:
-        """Drop the reports of steps that will be done again."""
-        kept = [m for m in self.metrics() if m["step"] <= step]
-        text = "".join(json.dumps(m) + "\n" for m in kept)
-        write_durably(self.path / "metrics.jsonl", text.encode())
+    def forget_after(self, step: int) -> frozenset[int]:
+        """Drop what was said of steps that will be done again.
+
+        Returns:
+            The later steps at which there was a report: where it was kept, or the tracking store
+            was told of it.
+        """
+        self.refuse_other_launch()
+        metrics = self.metrics()
+        _write_lines(self.path / "metrics.jsonl", [m for m in metrics if m["step"] <= step])
+        if self.left_out.exists():  # notes end where checkpoints do: none has steps on both sides
+            kept = [note for note in rows_of(self.left_out) if max(note["steps"]) <= step]
+            _write_lines(self.left_out, kept)
+        reported = {int(m["step"]) for m in metrics} | {self.told().get("step", 0)}
+        return frozenset(number for number in reported if number > step)
 
     def told(self) -> dict[str, int]:
         """How far the tracking store was told: `step`, and lines of each file of samples."""
@@ -242,9 +311,8 @@ class RunFolder:
 
     def add_sample(self, node: str, sample: Mapping[str, float]) -> None:
         """Add what a node is doing."""
-        path = self.path / f"system-{node}.jsonl"
-        with storing_in(self.path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(sample) + "\n")
+        self.refuse_other_launch()
+        add_line(self.path / f"system-{node}.jsonl", sample)
 
     # -------------------------------------------------- what the tracking store is owed
 
@@ -302,3 +370,14 @@ class RunFolder:
     def _read_json(self, name: str) -> dict[str, Any] | None:
         path = self.path / name
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def genes_in(folder: Path) -> tuple[Vocabulary, MediansSet]:
+    """The vocabulary and medians that lie in a run's or checkpoint's folder."""
+    vocabulary = (folder / "vocabulary.json").read_text(encoding="utf-8")
+    medians = (folder / "medians.json").read_text(encoding="utf-8")
+    return Vocabulary.from_json(vocabulary), MediansSet.from_json(medians)
+
+
+def _write_lines(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    write_durably(path, "".join(json.dumps(row) + "\n" for row in rows).encode())

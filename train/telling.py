@@ -5,11 +5,9 @@ tries again with growing pauses. What it could not be told stays owed, and the n
 same command tells it, also where the run is finished.
 """
 
-import json
-import os
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 from ..platform.errors import CheckpointError
@@ -17,36 +15,18 @@ from ..platform.progress import Bar
 from ..platform.provenance import code_state
 from ..platform.tracking import Tracker
 from .curves import training_curves
+from .launches import said
+from .lines import Row, Tail
 from .retention import newest_checkpoint
 from .runs import RunFolder
+from .sharing import without_moments
 
 _INTERVAL_S = 0.5
 _LONGEST_PAUSE_S = 60.0
 _FULL = 0.995
 """Packs that real tokens fill so far are not spoken of."""
+_LONGEST_TAG = 5_000  # letters, in MLflow
 _TAGGED = ("engine", "zero_stage", "n_ranks", "attention", "device", "precision", "host")
-
-
-class Tail:
-    """New lines of a file that grows; one that was written anew is read from its start."""
-
-    def __init__(self, path: Path) -> None:
-        """The file may not be there yet."""
-        self._path, self._inode, self._place = path, -1, 0
-
-    def lines(self) -> list[dict[str, float]]:
-        """Whole lines that were not given yet, parsed."""
-        try:
-            with self._path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                if status.st_ino != self._inode or status.st_size < self._place:
-                    self._inode, self._place = status.st_ino, 0
-                file.seek(self._place)
-                whole, newline, _ = file.read().rpartition(b"\n")
-        except FileNotFoundError:
-            return []
-        self._place += len(whole) + len(newline)
-        return [json.loads(line) for line in whole.splitlines()]
 
 
 class Sender:
@@ -58,7 +38,7 @@ class Sender:
         self._told = folder.told()
         self._is_new = "step" not in self._told
         self._tails = {"step": Tail(folder.path / "metrics.jsonl")}
-        self._waiting: dict[str, list[dict[str, float]]] = {}
+        self._waiting: dict[str, list[Row | None]] = {}
         self._n_read: dict[str, int] = {}
         self._greeted = self._recorded = False
         self._over = threading.Event()
@@ -99,8 +79,8 @@ class Sender:
     def _tell(self) -> None:
         self._greet()
         for row in self._new("step"):
-            step = int(row["step"])
-            if step > self._told.get("step", 0):
+            step = int(row["step"]) if row is not None else 0
+            if row is not None and step > self._told.get("step", 0):
                 self._tracker.log_metrics(_values(row), step=step, when=row.get("time"))
                 self._note("step", step)
             self._waiting["step"].pop(0)
@@ -108,7 +88,7 @@ class Sender:
             self._tails.setdefault(path.name, Tail(path))
             for row in self._new(path.name):
                 number = self._n_read.get(path.name, 0)
-                if number >= self._told.get(path.name, 0):
+                if row is not None and number >= self._told.get(path.name, 0):
                     self._tracker.log_metrics(_values(row), step=number, when=row.get("time"))
                     self._note(path.name, number + 1)
                 self._n_read[path.name] = number + 1
@@ -121,6 +101,8 @@ class Sender:
         if self._goes_on:
             self._tracker.resume()
             self._tracker.set_tags(code_state())
+            if changed := said(self._folder.launches()):
+                self._tracker.set_tags({"changed": changed[-_LONGEST_TAG:]})
         opening = self._folder.opening()
         if opening is not None:
             self._tracker.log_parameters(opening["parameters"])
@@ -154,17 +136,17 @@ class Sender:
         status = self._folder.owed()
         if status is None:
             return
+        self._tracker.finish(status)  # first: how it ended is known before much is copied
+        if reports := self._folder.metrics():
+            self._tracker.log_figure(training_curves(reports), "plots/training.png")
         if status == "FINISHED":
-            try:
-                self._tracker.log_folder(newest_checkpoint(self._folder.path), "model")
-            except CheckpointError:  # a run of no step has none
-                pass
-            self._tracker.log_figure(training_curves(self._folder.metrics()), "plots/training.png")
-        self._tracker.finish(status)
+            with suppress(CheckpointError):  # a run of no step has none
+                with without_moments(newest_checkpoint(self._folder.path)) as model:
+                    self._tracker.log_folder(model, "model")
         self._folder.settle()
 
-    def _new(self, name: str) -> list[dict[str, float]]:
-        """Rows that wait: what was read and not told, then what is new. A copy."""
+    def _new(self, name: str) -> list[Row | None]:
+        """Rows that wait: what was read and not told, then what is new; None for a torn one."""
         waiting = self._waiting.setdefault(name, [])
         waiting += self._tails[name].lines()
         return list(waiting)
@@ -202,6 +184,8 @@ class Watching:
             for remark in records[0]["passed_over"]:
                 self._bar.say(remark)
         for row in self._tail.lines():
+            if row is None:
+                continue
             if "validation_loss" in row:
                 self._validation = f" (held out {row['validation_loss']:.3f})"
             step = int(row["step"])

@@ -21,7 +21,7 @@ from torch import distributed
 from ..corpus.store import Corpus
 from ..corpus.stream import Selection, Stream
 from ..corpus.tissue_cap import capped
-from ..platform.errors import CytolakeError, StorageError, TrainingError
+from ..platform.errors import CytolakeError, TrainingError
 from ..platform.samples import Sampler
 from .checkpoints import (
     CheckpointInfo,
@@ -37,13 +37,13 @@ from .engines import Engine, TorchEngine, n_ranks, sum_over_ranks, this_rank
 from .families import FAMILIES
 from .feeding import Feed, Plan, plan_of
 from .flops import shape_of
+from .gene_door import Genes, refuse_other_genes
 from .loop import LeftOut, LoopEnd, Metrics, train
-from .models.bert import PackedBert
 from .objectives.masked_genes import MaskedGenes
 from .peak import Peak, Roof, peak_of
 from .recipe import PretrainRecipe
 from .retention import folder_name, retain, sweep
-from .runs import Run, RunFolder
+from .runs import Run, RunFolder, genes_in
 from .saving import Saver
 from .starting import load_start, steps_before
 from .validation import Validation, validation_selection
@@ -51,23 +51,25 @@ from .validation import Validation, validation_selection
 _STOP_INTERVAL_S = 0.2
 
 
-def work(folder: Path, device: torch.device | None = None) -> LoopEnd:
+def work(folder: Path, launch: str | None = None, device: torch.device | None = None) -> LoopEnd:
     """Train the run of a folder to its end, or until it is asked to stop.
 
     Args:
-        folder: the run's.
+        folder: the run's folder.
+        launch: the launch that this worker belongs to; the folder's last one where None.
         device: what this worker was given; where None, in a plain process, the GPU if there is one.
 
     Raises:
         CytolakeError: anything this run cannot go on with; noted in the folder for the driver.
     """
-    run_folder = RunFolder(folder)
+    run_folder = RunFolder(folder, launch or RunFolder(folder).launch())
+    run_folder.refuse_other_launch()
     if (failure := run_folder.failure()) is not None:  # a retry cannot help: do not begin
         raise TrainingError(failure["message"])
     try:
         return _work(run_folder, device or device_here())
     except CytolakeError as error:
-        with suppress(StorageError, OSError):  # the disk may be what failed
+        with suppress(CytolakeError, OSError):  # the disk may be what failed
             run_folder.write_failure(type(error).__name__, str(error))
         raise
 
@@ -90,10 +92,13 @@ def _work(folder: RunFolder, device: torch.device) -> LoopEnd:
             f"snapshot {run.snapshot} of {run.corpus_uri} gives the cells {selection.digest:.12}, "
             f"the run {run.name} began with {run.selection_digest:.12}: give it another name"
         )
-    vocabulary, medians = folder.genes()
+    vocabulary, medians = genes = folder.genes()
     family = FAMILIES[recipe.family]
     model = family.model(recipe, vocabulary, recipe.training.seed)
-    start, passed_over = _resume_weights(folder, recipe, model)
+    start, passed_over = _resume_point(folder, recipe)
+    _refuse_other_genes(folder, run, genes, start)
+    if start is not None:
+        load_weights(model, start)
     moments = {} if start else load_start(folder.path, run.origin, model)
     torch.nn.Module.to(model, device)  # in place; transformers' own `to` is typed as a method
     objective = family.objective(model, recipe, vocabulary)
@@ -127,8 +132,7 @@ def _work(folder: RunFolder, device: torch.device) -> LoopEnd:
         rank=this_rank(),
         n_ranks=n_ranks(),
     )
-    if this_rank() == 0:
-        folder.forget_metrics_after(n_done)
+    reported = folder.forget_after(n_done) if this_rank() == 0 else frozenset[int]()
     digests = (vocabulary.digest, medians.digest)
     held_out = validation_selection(recipe, corpus)
     validation = None
@@ -161,6 +165,8 @@ def _work(folder: RunFolder, device: torch.device) -> LoopEnd:
                 keep=recipe.checkpoints.keep,
                 reports=folder.metrics(),
                 keep_best=recipe.checkpoints.keep_best,
+                maker=folder.worker_of or "",
+                may_publish=folder.refuse_other_launch,
             )
         )
 
@@ -190,6 +196,7 @@ def _work(folder: RunFolder, device: torch.device) -> LoopEnd:
             seed=training.seed,
             start=n_done,
             log_seconds=training.log_seconds,
+            reported=reported,
             report=report,
             report_left_out=report_left_out,
             stop_after=training.bad_steps,
@@ -226,10 +233,8 @@ def selection_of(recipe: PretrainRecipe, corpus: Corpus) -> Selection:
     return capped(corpus, selection, share=recipe.data.cap_per_tissue, seed=recipe.training.seed)
 
 
-def _resume_weights(
-    folder: RunFolder, recipe: PretrainRecipe, model: PackedBert
-) -> tuple[Path | None, list[str]]:
-    """Load the newest sound checkpoint; which one that is, rank 0 says."""
+def _resume_point(folder: RunFolder, recipe: PretrainRecipe) -> tuple[Path | None, list[str]]:
+    """The newest sound checkpoint; which one that is, rank 0 says."""
     step, passed_over = -1, list[str]()
     if this_rank() == 0:
         sweep(folder.checkpoints)
@@ -242,11 +247,20 @@ def _resume_weights(
         said = torch.tensor([step])
         distributed.broadcast(said, src=0)
         step = int(said)
-    if step < 0:
-        return None, passed_over
-    place = folder.checkpoints / folder_name(step)
-    load_weights(model, place)
-    return place, passed_over
+    return folder.checkpoints / folder_name(step) if step >= 0 else None, passed_over
+
+
+def _refuse_other_genes(folder: RunFolder, run: Run, genes: Genes, start: Path | None) -> None:
+    """Refuse frozen genes that have changed since: against the checkpoint's, else by digest."""
+    if start is not None:
+        refuse_other_genes(
+            genes,
+            genes_in(start),
+            chosen=f"the run's folder {folder.path}",
+            checkpoint=f"its checkpoint {start.name}",
+            way_out=f"Copy vocabulary.json and medians.json from {start} into {folder.path}",
+        )
+    run.refuse_other_genes(folder.path, *genes)
 
 
 def _sampler(folder: RunFolder) -> Sampler:
@@ -331,7 +345,10 @@ def versions() -> dict[str, str]:
 
 
 class _StopAsked:
-    """Whether the run is asked to stop; the folder is looked at a few times a second."""
+    """Whether the run is asked to stop; the folder is looked at a few times a second.
+
+    A worker whose launch is over finds that here, at the latest.
+    """
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder, self._looked, self._said = folder, 0.0, False
@@ -339,6 +356,7 @@ class _StopAsked:
     def __call__(self) -> bool:
         now = time.monotonic()
         if not self._said and now - self._looked >= _STOP_INTERVAL_S:
+            self._folder.refuse_other_launch()
             self._looked, self._said = now, self._folder.is_asked_to_stop()
         return self._said
 

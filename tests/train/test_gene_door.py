@@ -1,5 +1,9 @@
 """Genes that are not the model's are refused with what both have in common, counted by hand."""
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from cytolake.corpus.medians import MediansSet
@@ -16,6 +20,7 @@ from cytolake.train.lengths import Lengths
 
 from .conftest import gene_names
 from .corpora import small_corpus
+from .tiny_runs import Go, recipe, runner
 
 A, B, C, D = (f"ENSG{number:011d}" for number in range(1, 5))
 
@@ -97,3 +102,61 @@ def test_cells_that_would_have_less_than_one_hidden_gene_are_refused(
     with pytest.raises(VocabularyError, match=r"expected 6\.7 genes or more") as caught:
         refuse_unmeasured(measured, lengths(mean_genes), share=0.15)
     assert f"measure {n_measured:,} of the vocabulary's 20,000 genes" in str(caught.value)
+
+
+@pytest.fixture
+def stopped(corpus: Corpus, tmp_path: Path) -> tuple[Go, Path]:
+    """A run that was stopped with a checkpoint, and how it is gone on with."""
+    go = runner(corpus, tmp_path)
+    result, _ = go(recipe(training={"steps": 3}))
+    run_file = result.run_folder / "run.json"
+    run_file.write_text(run_file.read_text().replace("finished", "running"))
+    return go, result.run_folder
+
+
+def permute(folder: Path) -> None:
+    """Two genes change their tokens; sizes and shapes stay."""
+    values = json.loads((folder / "vocabulary.json").read_text())
+    values["gene_ids"][:2] = reversed(values["gene_ids"][:2])
+    (folder / "vocabulary.json").write_text(json.dumps(values))
+
+
+def test_a_run_does_not_go_on_with_genes_that_were_permuted_since(stopped: tuple[Go, Path]):
+    go, folder = stopped
+    before = (folder / "vocabulary.json").read_text()
+    permute(folder)
+    with pytest.raises(VocabularyError) as caught:
+        go(recipe(training={"steps": 3}))
+    said = str(caught.value)
+    assert f"the run's folder {folder} has 50 of its 50 genes" in said
+    assert "its checkpoint step-00000003: the genes are the same, but their tokens" in said
+    assert "Copy vocabulary.json and medians.json from" in said
+    (folder / "vocabulary.json").write_text(before)
+    assert go(recipe(training={"steps": 3}))[0].status == "finished"
+
+
+def test_a_run_does_not_go_on_with_medians_of_another_set(stopped: tuple[Go, Path]):
+    go, folder = stopped
+    kept = MediansSet.from_json((folder / "medians.json").read_text())
+    other = MediansSet(gene_ids=kept.gene_ids, medians=kept.medians * 2)
+    (folder / "medians.json").write_text(other.to_json())
+    with pytest.raises(VocabularyError, match=r"0 medians are equal.*Copy vocabulary\.json"):
+        go(recipe(training={"steps": 3}))
+
+
+@pytest.mark.parametrize("name", ["vocabulary", "medians"])
+def test_without_a_checkpoint_genes_are_held_against_what_was_written_down(
+    stopped: tuple[Go, Path], name: str
+):
+    go, folder = stopped
+    shutil.rmtree(folder / "checkpoints")
+    permute(folder)
+    if name == "medians":
+        run_file = folder / "run.json"
+        values = json.loads(run_file.read_text())
+        values |= {"vocabulary_digest": "", "medians_digest": "0" * 64}
+        run_file.write_text(json.dumps(values))
+    with pytest.raises(
+        VocabularyError, match=rf"{folder}/{name}\.json: holds \w+, the run run was"
+    ):
+        go(recipe(training={"steps": 3}))

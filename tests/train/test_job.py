@@ -54,7 +54,7 @@ def test_a_run_in_this_process_ends_in_a_checkpoint_and_a_full_record(run: Go, c
     assert tracker.parameters["training.cells_per_step"] == 20
     assert tracker.parameters["medians.digest"] == checkpoint.medians.digest
     assert tracker.datasets[0]["digest"] == checkpoint.info.selection_digest
-    assert (result.checkpoint, "model") in tracker.files
+    assert "model.safetensors" in tracker.folders["model"]
     assert result.records[0]["pid"] == os.getpid()
     assert result.records[0]["engine"] == "TorchEngine"
     here = {name: result.records[0][name] for name in ("device", "attention", "precision")}

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from cytolake.corpus.store import Corpus
-from cytolake.platform.errors import TrainingError
+from cytolake.platform.errors import StorageError, TrainingError
 from cytolake.train.checkpoints import load_checkpoint
 from cytolake.train.engines import TorchEngine
 from cytolake.train.retention import checkpoints_in
+from cytolake.train.runs import RunFolder
 
 from .corpora import small_corpus
 from .tiny_runs import kept, recipe, runner
@@ -71,3 +72,24 @@ def test_a_bad_step_in_between_is_told_and_the_run_goes_on(
     assert {step: m["skipped"] for step, m in tracker.metrics if m["skipped"]} == {9: 1, 10: 1}
     assert float(kept(result)["optimizer/n_updates"]) == 18
     assert [note["steps"] for note in notes(result.run_folder)] == [[9], [10]]
+
+
+def test_notes_of_steps_that_are_done_again_are_there_once(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    go = runner(corpus, tmp_path)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(TrainingError):
+        spoil_from(patch, 5, 99)
+        go(recipe(training={"bad_steps": 4}))
+    folder = tmp_path / "runs" / "run"
+    assert [note["steps"] for note in notes(folder)] == [[5], [6], [7], [8]]
+    spoil_from(monkeypatch, 2, 2)  # the second step after the checkpoint at 6
+    go(recipe(training={"bad_steps": 4}))
+    assert [note["steps"] for note in notes(folder)] == [[5], [6], [8]]
+
+
+def test_a_disk_that_is_full_when_a_note_is_made_is_told(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    (tmp_path / "left-out.jsonl").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match="the disk is full"):
+        folder.add_left_out([1], [2])

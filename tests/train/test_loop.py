@@ -231,3 +231,19 @@ def test_dropout_draws_what_it_draws_after_seeding_all_of_torch(device: str):
         torch.nn.functional.dropout(ones, 0.3)
         seed_dropout(seed)
         assert torch.equal(torch.nn.functional.dropout(ones, 0.3), expected)
+
+
+def test_steps_that_are_done_again_are_reported_where_they_were_reported_before(
+    vocabulary: Vocabulary, medians: MediansSet
+):
+    whole = small_run(vocabulary, medians)
+    whole.go(save_every=5)
+    resumed = small_run(vocabulary, medians)
+    weights, moments = whole.saved[5]
+    resumed.objective.load_state_dict(weights)
+    resumed.engine.restore(moments, 5)
+    resumed.go(start=5, reported=(7, 9))
+    assert [m.step for m in resumed.metrics] == [7, 9, 10, 11, 12]
+    cells = {m.step: m.n_cells for m in whole.metrics}
+    expected = [sum(cells[s] for s in steps) for steps in ((6, 7), (8, 9), (10,), (11,), (12,))]
+    assert [m.n_cells for m in resumed.metrics] == expected

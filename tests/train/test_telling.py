@@ -18,15 +18,17 @@ from pathlib import Path
 
 import pytest
 from cytolake.corpus.store import Corpus
-from cytolake.platform.errors import TrackingError
+from cytolake.platform.errors import TrackingError, TrainingError
 from cytolake.platform.progress import progress
 from cytolake.platform.settings import Settings
 from cytolake.platform.tracking import MemoryTracker
 from cytolake.train import telling
+from cytolake.train.engines import TorchEngine
 from cytolake.train.job import PretrainResult, pretrain
+from cytolake.train.lines import Tail
 from cytolake.train.recipe import PretrainRecipe
 from cytolake.train.runs import RunFolder
-from cytolake.train.telling import Sender, Tail, Watching, note_of
+from cytolake.train.telling import Sender, Watching, note_of
 from rich.console import Console
 
 from .corpora import small_corpus
@@ -118,7 +120,9 @@ def test_a_store_that_stays_away_is_told_by_the_same_command_later(corpus: Corpu
     assert [step for step, _ in tracker.metrics] == STEPS
     assert tracker.status == "FINISHED" and len(tracker.datasets) == 1
     assert tracker.parameters["training.cells_per_step"] == 20
-    assert tracker.files[-1] == (result.checkpoint, "model")
+    assert result.checkpoint is not None
+    names = {path.name for path in result.checkpoint.iterdir()}
+    assert set(tracker.folders["model"]) == names - {"training.safetensors"}
     assert "plots/training.png" in tracker.figures
     n_calls = tracker.n_calls
     assert train(corpus, tmp_path, tracker).message.endswith("is trained already")
@@ -149,6 +153,51 @@ def test_samples_of_every_node_are_told_once_each(tmp_path: Path):
         for node in ("a", "b")
         for number, value in enumerate((10.0, 20.0))
     ]
+
+
+def test_a_torn_sample_is_left_out_and_the_others_keep_their_numbers(tmp_path: Path):
+    folder, tracker = RunFolder(tmp_path), MemoryTracker()
+    folder.add_sample("a", {"cpu": 10.0, "time": 1.0})
+    with (tmp_path / "system-a.jsonl").open("a") as file:
+        file.write('{"cpu": 2')
+    sender = Sender(folder, tracker)
+    folder.add_sample("a", {"cpu": 30.0, "time": 1.0})
+    folder.add_metrics({"step": 1, "loss": 1.0})
+    folder.owe("FINISHED")
+    assert sender.finish() is None
+    assert tracker.metrics == [(1, {"loss": 1.0}), (0, {"cpu": 10.0}), (2, {"cpu": 30.0})]
+    assert tracker.status == "FINISHED"
+
+
+def test_cells_are_told_once_though_reports_fall_on_other_steps_the_second_time(
+    corpus: Corpus, tmp_path: Path
+):
+    tracker, place = MemoryTracker(), tmp_path / "runs" / "run"
+
+    def go(**training: float) -> PretrainResult:
+        given, settings = recipe(training=training), Settings(home=tmp_path)
+        return pretrain(str(corpus.folder), given, settings, tracker=tracker, run_folder=place)
+
+    step, n_steps = TorchEngine.step, 0
+
+    def lost(engine: TorchEngine, learning_rate: float) -> object:
+        nonlocal n_steps
+        n_steps += 1
+        if n_steps == 17:
+            raise RuntimeError("the machine is gone")
+        return step(engine, learning_rate)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(TrainingError, match="is gone"):
+        patch.setattr(TorchEngine, "step", lost)
+        go(log_seconds=0)
+    assert [number for number, _ in tracker.metrics] == list(range(1, 17))
+    result = go(log_seconds=1e9)
+    assert result.records[0]["resumed_at_step"] == 12
+    steps = [*range(1, 17), 18, 20]
+    assert [number for number, _ in tracker.metrics] == steps
+    assert [m["step"] for m in result.metrics] == steps
+    for reports in ([values for _, values in tracker.metrics], result.metrics):
+        assert sum(report["n_cells"] for report in reports) == 20 * 20
 
 
 def test_a_file_is_read_as_it_grows_and_anew_where_it_was_written_anew(tmp_path: Path):

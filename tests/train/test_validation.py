@@ -84,8 +84,6 @@ def test_a_run_that_goes_on_says_the_same_of_the_same_cells(run: Go):
     result, _ = run(recipe(**LOOK, training={"max_hours": 1e-9}), "cut")
     assert (result.status, result.step) == ("stopped", 0)
     assert "training.max_hours = 1e-09 hours are over" in result.message
-    run_file = result.run_folder / "run.json"
-    run_file.write_text(run_file.read_text().replace("1e-09", "null"))
     again, _ = run(recipe(**LOOK), "cut")
     assert again.status == "finished"
     ours, theirs = (
