@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 Command = Callable[..., tuple[int, str]]
@@ -16,6 +18,8 @@ Command = Callable[..., tuple[int, str]]
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
     """Run `cytolake WORDS`; with `kill_after`, kill -9 it after so many seconds, if it still runs.
+
+    With `all_of_it` its children and theirs are killed, too.
 
     Gives the exit status (-9 where it was killed) and all that it said.
     """
@@ -26,6 +30,7 @@ def command(tmp_path: Path) -> Command:
         kill_after: float | None = None,
         when: Callable[[], bool] | None = None,
         more: Mapping[str, str] | None = None,
+        all_of_it: bool = False,
     ) -> tuple[int, str]:
         log = tmp_path / f"log-{time.monotonic_ns()}.txt"
         with log.open("w") as said:
@@ -41,7 +46,11 @@ def command(tmp_path: Path) -> Command:
             while process.poll() is None:
                 late = kill_after is not None and time.monotonic() - began >= kill_after
                 if late or (when is not None and when()):
+                    others = psutil.Process(process.pid).children(recursive=True)
                     os.kill(process.pid, signal.SIGKILL)
+                    for other in others if all_of_it else []:
+                        with suppress(psutil.NoSuchProcess):
+                            other.kill()
                     process.wait()
                     break
                 time.sleep(0.02)
