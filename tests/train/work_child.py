@@ -22,7 +22,7 @@ from cytolake.train.feeding import Feed, StepWork
 from cytolake.train.recipe import PretrainRecipe
 from cytolake.train.runs import RunFolder
 from safetensors.torch import save_file
-from torch import distributed
+from torch import distributed, nn
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["cytolake.tests.train.work_child"])
@@ -119,12 +119,13 @@ def watch(
         if step == stop_after and this_rank() == 0:
             RunFolder(folder).ask_to_stop()
 
-    def recorded(recipe: PretrainRecipe, engine: Engine, *more: Any) -> dict[str, object]:
+    def recorded(
+        objective: nn.Module, engine: Engine, n_done: int, *more: Any
+    ) -> dict[str, object]:
         moments = engine.moments()
         if moments and this_rank() == 0:
-            n_done = more[1]
             save_file(moments, notes / f"restored-{n_done}.safetensors")
-        return record(recipe, engine, *more)
+        return record(objective, engine, n_done, *more)
 
     loop.__dict__["learn"] = noted
     worker.__dict__.update({"_record": recorded, "Feed": Kept, "_STOP_INTERVAL_S": 0.0})
