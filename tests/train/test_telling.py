@@ -1,18 +1,10 @@
 """Telling: the tracking store may go away; nothing waits for it, nothing is told twice or lost."""
 
 import io
-import json
 import os
-import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +18,6 @@ from cytolake.train import telling
 from cytolake.train.engines import TorchEngine
 from cytolake.train.job import PretrainResult, pretrain
 from cytolake.train.lines import Tail
-from cytolake.train.recipe import PretrainRecipe
 from cytolake.train.runs import RunFolder
 from cytolake.train.telling import Sender, Watching, note_of
 from rich.console import Console
@@ -261,90 +252,3 @@ def test_a_store_out_of_reach_at_the_first_start_ends_it_before_anything_begins(
     assert time.monotonic() - began < 60
     assert not (tmp_path / "runs" / "run" / "run.json").exists()
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
-
-
-ALONE = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-"""No telemetry, and none of the eight processes that a server starts for jobs."""
-
-
-class Server:
-    """A real MLflow server in a process of its own, that can be killed and come back."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._port = folder, free_port()
-        self.uri = f"http://127.0.0.1:{self._port}"
-
-    def start(self) -> None:
-        words = ["server", "--port", str(self._port), "--workers", "1"]
-        words += ["--backend-store-uri", f"sqlite:///{self._folder}/server.db"]
-        words += ["--artifacts-destination", str(self._folder / "artifacts")]
-        with (self._folder / "server.log").open("a") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow", *words],
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env={**os.environ, **ALONE},
-            )
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=2)
-                return
-            except (urllib.error.URLError, OSError):
-                gone = self._process.poll() is not None
-                if gone or time.monotonic() > deadline:
-                    self.kill()
-                    pytest.fail((self._folder / "server.log").read_text())
-                time.sleep(0.2)
-
-    def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_server_that_is_killed_and_comes_back_has_every_step_once(corpus: Corpus, tmp_path: Path):
-    from mlflow import MlflowClient
-
-    server = Server(tmp_path)
-    server.start()
-    folder = RunFolder(tmp_path / "runs" / "run")
-    given: PretrainRecipe = recipe(training={"steps": 100}, checkpoints={"every_steps": 50})
-
-    def go() -> PretrainResult:
-        settings = Settings(home=tmp_path, tracking=server.uri)
-        return pretrain(str(corpus.folder), given, settings, run_folder=folder.path)
-
-    def kill_when_told() -> None:
-        while folder.told().get("step", 0) < 5:
-            time.sleep(0.01)
-        server.kill()
-
-    killer = threading.Thread(target=kill_when_told, daemon=True)
-    killer.start()
-    result = go()
-    killer.join()
-    assert (result.status, len(result.metrics)) == ("finished", 100)
-    told = folder.told()["step"]
-    assert 5 <= told < 100 and f"{100 - told} reports after step {told}" in result.message
-    assert json.loads((folder.path / "owed.json").read_text()) == {"status": "FINISHED"}
-
-    server.start()
-    try:
-        assert "was told the rest" in go().message
-        client = MlflowClient(tracking_uri=server.uri)
-        run = client.get_run(result.run_id)
-        history = client.get_metric_history(result.run_id, "loss")
-        assert sorted(point.step for point in history) == list(range(1, 101))
-        times = [point.timestamp for point in sorted(history, key=lambda point: point.step)]
-        assert times == sorted(times) and times[-1] == int(result.metrics[-1]["time"] * 1000)
-        assert run.info.status == "FINISHED"
-        assert run.data.params["training.steps"] == "100"
-        assert "cytolake.code" in run.data.tags
-        names = {item.path for item in client.list_artifacts(result.run_id)}
-        assert names == {"recipe.json", "vocabulary.json", "medians.json", "model", "plots"}
-    finally:
-        server.kill()
