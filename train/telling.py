@@ -63,7 +63,7 @@ class Sender:
         try:
             self._tell()
             self._tell_end()
-        except Exception as error:
+        except Exception as error:  # whatever it is, the run itself has ended well
             return f"not told to the tracking store yet: {self._left()} ({error})"
         return None
 
@@ -231,7 +231,7 @@ def in_background(job: Callable[[], object], watching: Watching) -> Exception | 
     def run() -> None:
         try:
             job()
-        except Exception as error:
+        except Exception as error:  # given to whoever waits, who raises it
             failed.append(error)
 
     thread = threading.Thread(target=run, name="cytolake-pretrain", daemon=True)

@@ -17,7 +17,7 @@ from cytolake.train.loop import (
 from cytolake.train.recipe import OptimizerRecipe
 
 from .conftest import RandomStream
-from .loop_runs import OPTIMIZER, asked_after, small_run
+from .loop_runs import OPTIMIZER, Run, asked_after, small_run
 
 
 def test_every_cell_is_in_one_step_of_an_epoch():
@@ -89,15 +89,20 @@ def test_the_device_is_read_when_a_report_is_due_and_not_before(
     assert run.metrics[0].gradient_norm == each.metrics[-1].gradient_norm
 
 
-def test_a_resumed_run_has_the_same_bits_with_dropout_on(
-    vocabulary: Vocabulary, medians: MediansSet
-):
-    whole = small_run(vocabulary, medians)
+def cut_at_5(vocabulary: Vocabulary, medians: MediansSet) -> tuple[Run, Run]:
+    """A whole run, and another that has its weights and moments after step 5."""
+    whole, resumed = (small_run(vocabulary, medians) for _ in range(2))
     whole.go(save_every=5)
-    resumed = small_run(vocabulary, medians)
     weights, moments = whole.saved[5]
     resumed.objective.load_state_dict(weights)
     resumed.engine.restore(moments, 5)
+    return whole, resumed
+
+
+def test_a_resumed_run_has_the_same_bits_with_dropout_on(
+    vocabulary: Vocabulary, medians: MediansSet
+):
+    whole, resumed = cut_at_5(vocabulary, medians)
     resumed.go(start=5)
     for name, value in whole.saved[12][0].items():
         assert torch.equal(resumed.saved[12][0][name], value), name
@@ -236,12 +241,7 @@ def test_dropout_draws_what_it_draws_after_seeding_all_of_torch(device: str):
 def test_steps_that_are_done_again_are_reported_where_they_were_reported_before(
     vocabulary: Vocabulary, medians: MediansSet
 ):
-    whole = small_run(vocabulary, medians)
-    whole.go(save_every=5)
-    resumed = small_run(vocabulary, medians)
-    weights, moments = whole.saved[5]
-    resumed.objective.load_state_dict(weights)
-    resumed.engine.restore(moments, 5)
+    whole, resumed = cut_at_5(vocabulary, medians)
     resumed.go(start=5, reported=(7, 9))
     assert [m.step for m in resumed.metrics] == [7, 9, 10, 11, 12]
     cells = {m.step: m.n_cells for m in whole.metrics}
